@@ -1,0 +1,47 @@
+# `make train` and `make test` set everything up on a machine that has Python 3.11 or newer, and make.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip
+INSTALLED := .venv/.installed
+
+.PHONY: install install-streaming train test check lint format types link clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(UV) install --quiet --python $(BIN)/python -e ".[dev]"
+	touch $@
+
+# mosaicml-streaming's metadata refuses transformers 5 and numpy 2.2; its code runs with both.
+install-streaming: install
+	printf 'transformers>=5\nnumpy>=2\n' > .venv/overrides.txt
+	$(UV) install --python $(BIN)/python --override .venv/overrides.txt mosaicml-streaming
+
+train: install
+	$(BIN)/composer train.py yamls/mosaicbert.yaml yamls/scale/cpu.yaml
+
+test: install
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: lint types
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: install link
+	$(BIN)/pyright
+
+link: # the folders under their import name, for pyright
+	mkdir -p build/link/cadenza
+	for folder in algorithms data models recipe surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
+
+clean:
+	rm -rf .venv build *.egg-info

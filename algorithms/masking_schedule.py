@@ -1,0 +1,64 @@
+"""Masking schedule: the share of masked tokens as a function of training progress."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from composer.core import Algorithm, Event, State
+from composer.loggers import Logger
+
+from cadenza.surgery.errors import SurgeryError
+
+
+@dataclass(eq=False)
+class MaskingSchedule(Algorithm):
+    """Moves the masking ratio of masked-language modelling linearly from `initial` to `final`.
+
+    Constant 0.30 is MosaicBERT's; 0.30 to 0.15 reached stock BERT's final GLUE score in 1.89 times
+    fewer steps than constant 0.15 (MosaicML's BERT-base runs, 70,000 steps).
+
+    It sets `mlm_probability` on the train loader's `collate_fn` before each batch. Cadenza's collator
+    masks in the main process and from each example's own seed, so the ratio is exact with any number of
+    workers and after a resume. Transformers' `DataCollatorForLanguageModeling` works without workers.
+
+    Args:
+        initial: the ratio at the start, in (0, 1).
+        final: the ratio at the end; None keeps `initial`.
+    """
+
+    initial: float = 0.30
+    final: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "final"):
+            ratio = getattr(self, name)
+            if ratio is not None and not 0 < ratio < 1:
+                raise SurgeryError(f"masking_schedule {name} is {ratio}; it must lie in (0, 1)")
+
+    def ratio(self, progress: float) -> float:
+        """The masking ratio at `progress`, 0 at the start and 1 at the end of training."""
+        final = self.initial if self.final is None else self.final
+        return self.initial + (final - self.initial) * min(max(progress, 0.0), 1.0)
+
+    def match(self, event: Event, state: State) -> bool:
+        return event == Event.BEFORE_DATALOADER
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        elapsed = state.get_elapsed_duration()
+        ratio = self.ratio(0.0 if elapsed is None else elapsed.value)
+        _collator(state).mlm_probability = ratio
+        logger.log_metrics({"masking_schedule/mlm_probability": ratio})
+
+
+def _collator(state: State) -> Any:
+    """The collator that masks, and that sees what is set on it here."""
+    loader = state.dataloader
+    collator: Any = getattr(loader, "collate_fn", None)
+    if not hasattr(collator, "mlm_probability"):
+        found = type(collator).__name__
+        raise SurgeryError(f"masking_schedule needs a collate_fn with mlm_probability, not {found}")
+    if getattr(loader, "num_workers", 0) and not hasattr(collator, "mask"):
+        raise SurgeryError(
+            f"masking_schedule can't reach {type(collator).__name__} in its workers; use "
+            "cadenza.data.MaskedLMCollator or num_workers=0"
+        )
+    return collator

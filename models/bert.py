@@ -1,0 +1,100 @@
+"""Masked language models as Composer models: any Hugging Face encoder, from a config or a folder."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
+from composer.models import HuggingFaceModel
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
+
+
+class ModelError(ValueError):
+    """A model that can't be built as asked."""
+
+
+def masked_lm(
+    model_type: str = "bert",
+    pretrained: str | None = None,
+    config: dict[str, Any] | None = None,
+    attention: str = "sdpa",
+    tokenizer: Any = None,
+) -> HuggingFaceModel:
+    """A Hugging Face masked LM as a Composer model with masked accuracy and cross-entropy.
+
+    Args:
+        model_type: a transformers model type with a masked-LM head (`bert`, `roberta`, ...); used
+            without `pretrained`.
+        pretrained: a folder or a Hub name to load weights from.
+        config: fields of the model's config; an unknown field is an error.
+        attention: the stock implementation, `sdpa` or `eager`.
+        tokenizer: a transformers tokenizer; sets the vocabulary size and the special ids of a new model.
+
+    Raises:
+        ModelError: unknown model type or field, missing folder, unreachable Hub.
+    """
+    fields = {**_vocabulary(tokenizer), **(config or {})}
+    if pretrained is None:
+        model = _from_config(model_type, fields, attention)
+    else:
+        model = _from_pretrained(pretrained, config or {}, attention)
+    return composer_model(model, tokenizer)
+
+
+def composer_model(
+    model: PreTrainedModel, tokenizer: Any = None
+) -> HuggingFaceModel:
+    """`model` as a Composer model; both metrics are means over the labelled tokens alone."""
+
+    def metrics() -> list:
+        return [LanguageCrossEntropy(ignore_index=-100), MaskedAccuracy(ignore_index=-100)]
+
+    return HuggingFaceModel(
+        model,
+        tokenizer=tokenizer,
+        use_logits=True,
+        metrics=metrics(),
+        eval_metrics=metrics(),
+        # A tokenizer may know added words beyond its vocabulary; masked_lm sized the table by len().
+        allow_embedding_resizing=False,
+    )
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    if tokenizer is None:
+        return {}
+    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+
+
+def _from_config(model_type: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    try:
+        known = AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise ModelError(f"model_type {model_type!r} is not a transformers model type") from error
+    for name in fields:
+        if not hasattr(known, name):
+            near = difflib.get_close_matches(name, list(known.to_dict()), n=1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            raise ModelError(f"config.{name} is not a field of {type(known).__name__}{hint}")
+    try:
+        config = AutoConfig.for_model(model_type, **fields)
+        return AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
+    except Exception as error:
+        raise ModelError(f"{model_type} can't be built: {_in_short(error)}") from error
+
+
+def _from_pretrained(name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ModelError(f"pretrained: there is no folder {name}")
+    try:
+        return AutoModelForMaskedLM.from_pretrained(
+            str(Path(name).expanduser()) if name.startswith("~") else name,
+            attn_implementation=attention,
+            **fields,
+        )
+    except Exception as error:
+        raise ModelError(f"pretrained: {name} can't be loaded ({_in_short(error)})") from error
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

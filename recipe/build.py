@@ -1,0 +1,100 @@
+"""What a recipe's sections name: techniques, optimizer, scheduler, loggers, precision."""
+
+from typing import Any
+
+import torch
+from composer.core import Algorithm
+from composer.optim import (
+    ComposerScheduler,
+    ConstantWithWarmupScheduler,
+    CosineAnnealingWithWarmupScheduler,
+    DecoupledAdamW,
+    LinearWithWarmupScheduler,
+)
+from composer.utils import MissingConditionalImportError
+
+from cadenza.algorithms import REGISTRY
+from cadenza.recipe import schema
+from cadenza.recipe.errors import RecipeError, nearest
+from cadenza.surgery import in_order
+
+OPTIMIZERS = {"decoupled_adamw": DecoupledAdamW, "adamw": torch.optim.AdamW}
+SCHEDULERS = {
+    "linear_decay_with_warmup": LinearWithWarmupScheduler,
+    "cosine_with_warmup": CosineAnnealingWithWarmupScheduler,
+    "constant_with_warmup": ConstantWithWarmupScheduler,
+}
+LOGGERS = {
+    "console": "ConsoleLogger",
+    "file": "FileLogger",
+    "mlflow": "MLFlowLogger",
+    "tensorboard": "TensorboardLogger",
+    "wandb": "WandBLogger",
+}
+
+
+def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
+    """The techniques of a recipe in canonical order."""
+    return in_order(REGISTRY[name](**options) for name, options in chosen.items())
+
+
+def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all parameters of `model` in one group, as MosaicBERT has it."""
+    cls = _choose("optimizer.name", section.name, OPTIMIZERS)
+    betas = (section.betas[0], section.betas[1])
+    rest = {"eps": section.eps, "weight_decay": section.weight_decay}
+    return cls(model.parameters(), lr=section.lr, betas=betas, **rest)
+
+
+def scheduler(section: schema.Scheduler) -> ComposerScheduler:
+    """The learning-rate schedule."""
+    cls = _choose("scheduler.name", section.name, SCHEDULERS)
+    if cls is ConstantWithWarmupScheduler:
+        return cls(t_warmup=section.t_warmup)
+    return cls(t_warmup=section.t_warmup, alpha_f=section.alpha_f)
+
+
+def loggers(section: dict[str, Any]) -> list[Any]:
+    """Composer's loggers by name, each with its own options."""
+    import composer.loggers
+
+    built = []
+    for name, options in section.items():
+        cls = getattr(composer.loggers, _choose(f"loggers.{name}", name, LOGGERS))
+        try:
+            built.append(cls(**(options or {})))
+        except (TypeError, MissingConditionalImportError) as error:
+            raise RecipeError(f"loggers.{name}: {' '.join(str(error).split())}") from error
+    return built
+
+
+def precision(asked: str, cuda: bool) -> str:
+    """The precision that this device allows: `auto` is bfloat16 autocast on CUDA and fp32 on a CPU."""
+    if asked == "auto":
+        return "amp_bf16" if cuda else "fp32"
+    if asked != "fp32" and not cuda:
+        raise RecipeError(f"train.precision: {asked} can't run on a CPU; use fp32 or auto")
+    return asked
+
+
+def microbatch_size(asked: int | str, device_batch: int, cuda: bool) -> int | str:
+    """The micro-batch: `auto` is Composer's search on CUDA, and the whole batch on a CPU."""
+    if asked == "auto":
+        return "auto" if cuda else device_batch
+    if isinstance(asked, str) or asked < 1:
+        key = "train.device_train_microbatch_size"
+        raise RecipeError(f"{key} is {asked!r}; it must be auto or a positive int")
+    return min(asked, device_batch)
+
+
+def per_device(batch: int, world_size: int, key: str) -> int:
+    """The share of a global batch that one of `world_size` devices gets."""
+    if batch < 1 or batch % world_size:
+        raise RecipeError(f"{key} is {batch}; it must be a multiple of the {world_size} devices")
+    return batch // world_size
+
+
+def _choose(key: str, name: str, table: dict[str, Any]) -> Any:
+    if name not in table:
+        raise RecipeError(f"{key}: {name!r} is unknown; {nearest(name, table)}")
+    return table[name]

@@ -1,0 +1,146 @@
+"""A recipe from files and `key=value` pairs: merged left to right, checked, with the blame for errors."""
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from composer.core import Time
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cadenza.algorithms import REGISTRY
+from cadenza.recipe.errors import RecipeError, nearest
+from cadenza.recipe.schema import Recipe
+
+Sources = list[tuple[str, Any]]  # (file name or "command line", its config)
+
+TIMES = ("train.max_duration", "train.eval_interval", "train.save_interval", "scheduler.t_warmup")
+
+
+def load(files: list[str], overrides: list[str]) -> Recipe:
+    """Merge `files` and `key=value` pairs, later ones first in rank, into a checked recipe.
+
+    Raises:
+        RecipeError: a missing file, a broken one, an unknown key, a wrong type.
+    """
+    sources = [(file, _read(file)) for file in files]
+    sources += [("command line", _override(pair)) for pair in overrides]
+    try:
+        merged = OmegaConf.merge(*(config for _, config in sources))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{files[0]}: {' '.join(str(error).split())}") from error
+    recipe = _section(Recipe, values, "", sources)
+    recipe.algorithms = _algorithms(recipe.algorithms, sources)
+    for path in TIMES:
+        _check_time(path, OmegaConf.select(merged, path), sources)
+    return recipe
+
+
+def resolved(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out."""
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
+
+
+def _read(file: str) -> Any:
+    path = Path(file)
+    if not path.is_file():
+        there = [str(p) for p in (path.parent.glob("*.yaml") if path.parent.is_dir() else [])]
+        raise RecipeError(f"{file}: there is no such file; {nearest(file, there or ['yamls/*.yaml'])}")
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        raise RecipeError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not OmegaConf.is_dict(config):
+        raise RecipeError(f"{file}: a recipe is a mapping of keys to values")
+    return config
+
+
+def _override(pair: str) -> Any:
+    key, equals, _ = pair.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"command line: {pair!r} is neither a .yaml file nor key=value")
+    return OmegaConf.from_dotlist([pair])
+
+
+def _section(cls: Any, values: Any, path: str, sources: Sources) -> Any:
+    """An instance of the dataclass `cls` from `values`, the mapping at `path`."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{_blame(path, sources)}: {path} must be a mapping, not {values!r}")
+    hints = get_type_hints(cls)
+    given = {}
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            hint = nearest(str(key), hints)
+            raise RecipeError(f"{_blame(where, sources)}: unknown key {where}; {hint}")
+        given[key] = _value(hints[key], value, where, sources)
+    try:
+        return cls(**given)
+    except ValueError as error:
+        raise RecipeError(f"{_blame(path, sources)}: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str, sources: Sources) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _section(hint, {} if value is None else value, where, sources)
+    if hint is dict and value is None:
+        return {}
+    if not _fits(value, hint):
+        blame, right = _blame(where, sources), _words(hint)
+        raise RecipeError(f"{blame}: {where} is {value!r} ({type(value).__name__}); it must be {right}")
+    return float(value) if hint is float else value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_words(option) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return f"a list of {_words(get_args(hint)[0])}"
+    names = {int: "int", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
+    return names.get(hint, "null")
+
+
+def _algorithms(listed: dict, sources: Sources) -> dict[str, dict]:
+    """Name -> options of the techniques that are switched on."""
+    chosen = {}
+    for name, options in listed.items():
+        where = f"algorithms.{name}"
+        if name not in REGISTRY:
+            hint = nearest(str(name), REGISTRY)
+            raise RecipeError(f"{_blame(where, sources)}: unknown technique {where}; {hint}")
+        if options is False:
+            continue
+        options = {} if options in (None, True) else options
+        _section(REGISTRY[name], options, where, sources)
+        chosen[name] = options
+    return chosen
+
+
+def _check_time(path: str, value: Any, sources: Sources) -> None:
+    if value is None:
+        return
+    try:
+        Time.from_timestring(value)
+    except (ValueError, TypeError) as error:
+        right = "a number with a unit, such as 70000ba, 1ep, 1000sp or 0.06dur"
+        raise RecipeError(f"{_blame(path, sources)}: {path} is {value!r}; it must be {right}") from error
+
+
+def _blame(path: str, sources: Sources) -> str:
+    """The last source that says anything at `path`."""
+    for name, config in reversed(sources):
+        if not path or OmegaConf.select(config, path, default=_blame) is not _blame:
+            return name
+    return sources[0][0]

@@ -1,0 +1,172 @@
+"""A recipe played: model, data, techniques and Trainer put together, trained, evaluated, recorded."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.core import DataSpec
+from composer.models import HuggingFaceModel
+from composer.utils import dist, reproducibility
+
+from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
+from cadenza.models import masked_lm
+from cadenza.recipe import build, record
+from cadenza.recipe.progress import Progress, real_tokens_per_second
+from cadenza.recipe.schema import Recipe
+from cadenza.surgery import Report, Surgery
+
+
+def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
+    """The stock model, as it is before any technique, and the tokenizer."""
+    tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data))
+    reproducibility.seed_all(recipe.seed)
+    model = masked_lm(**asdict(recipe.model), tokenizer=tokenizer)
+    return model, tokenizer
+
+
+def rehearse(recipe: Recipe) -> tuple[list[Report], dict[str, int]]:
+    """Operate on the model without training: the reports, and parameter counts before and after."""
+    model, _ = model_and_tokenizer(recipe)
+    before = parameter_count(model)
+    surgeries = [a for a in build.algorithms(recipe.algorithms) if isinstance(a, Surgery)]
+    reports = [surgery.operate(model) for surgery in surgeries]
+    return reports, {"stock": before, "after_surgery": parameter_count(model)}
+
+
+def play(recipe: Recipe) -> Path | None:
+    """Train and evaluate; returns the path of the record on the first rank, None on the others."""
+    model, tokenizer = model_and_tokenizer(recipe)
+    stock = parameter_count(model)
+    train, evaluation = dataspecs(recipe, tokenizer)
+    trainer = build_trainer(recipe, model, train, evaluation)
+    _say_surgeries(trainer)
+    trainer.fit()
+    results = _results(trainer, evaluation)
+    counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
+    trainer.close()
+    if dist.get_global_rank() != 0:
+        return None
+    _say_results(results)
+    return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
+
+
+def dataspecs(recipe: Recipe, tokenizer: Any) -> tuple[DataSpec, DataSpec]:
+    """The training and the evaluation data of this rank."""
+    world = dist.get_world_size()
+    train = recipe.train
+    batch = build.per_device(train.global_batch_size, world, "train.global_batch_size")
+    eval_batch = train.eval_batch_size or train.global_batch_size
+    eval_batch = build.per_device(eval_batch, world, "train.eval_batch_size")
+    common = {"cfg": recipe.data, "tokenizer": tokenizer, "seed": recipe.seed}
+    return (
+        build_dataspec(train=True, batch_size=batch, **common),
+        build_dataspec(train=False, batch_size=eval_batch, **common),
+    )
+
+
+def build_trainer(recipe: Recipe, model: HuggingFaceModel, train: DataSpec, evaluation: DataSpec) -> Trainer:
+    """Composer's Trainer; its construction plays the surgeries."""
+    section, cuda = recipe.train, torch.cuda.is_available()
+    batch = build.per_device(section.global_batch_size, dist.get_world_size(), "global_batch_size")
+    precision = build.precision(section.precision, cuda)
+    microbatch = build.microbatch_size(section.device_train_microbatch_size, batch, cuda)
+    _say_choices(section, precision, microbatch)
+    saves = section.save_interval is not None
+    return Trainer(
+        run_name=recipe.name,
+        model=model,
+        train_dataloader=train,
+        eval_dataloader=evaluation,
+        algorithms=build.algorithms(recipe.algorithms),
+        optimizers=build.optimizer(recipe.optimizer, model),
+        schedulers=build.scheduler(recipe.scheduler),
+        callbacks=[Progress()] if section.progress_bar else [],
+        loggers=build.loggers(recipe.loggers),
+        progress_bar=False,
+        max_duration=section.max_duration,
+        eval_interval=section.eval_interval,
+        precision=precision,
+        device_train_microbatch_size=microbatch,
+        accumulate_train_batch_on_tokens=True,
+        seed=recipe.seed,
+        deterministic_mode=section.deterministic,
+        save_folder=str(_folder(recipe) / "checkpoints") if saves else None,
+        save_interval=section.save_interval or "1ep",
+        save_overwrite=True,
+        load_path=section.load_path,
+        autoresume=section.autoresume,
+    )
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Parameters, each tied one once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _results(trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
+    metrics = trainer.state.eval_metrics["eval"]
+    timestamp = trainer.state.timestamp
+    return {
+        "train": {
+            "seconds": timestamp.total_wct.total_seconds(),
+            "batches": timestamp.batch.value,
+            "real_tokens": timestamp.token.value,
+            "real_tokens_per_second": real_tokens_per_second(trainer.state),
+            "loss": trainer.state.total_loss_dict.get("loss/train/total"),
+        },
+        "eval": {
+            "loss": float(metrics["LanguageCrossEntropy"].compute()),
+            "masked_accuracy": float(metrics["MaskedAccuracy"].compute()),
+            "unigram_entropy": unigram_entropy(evaluation),
+        },
+    }
+
+
+def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
+    reports = [a.report for a in trainer.state.algorithms if isinstance(a, Surgery)]
+    return {
+        "recipe": asdict(recipe),
+        "versions": record.versions(),
+        "device": {"kind": str(trainer.state.device.name), "world_size": dist.get_world_size()},
+        "precision": trainer.state.precision.value,
+        "surgeries": {r.surgery: [asdict(change) for change in r.changes] for r in reports},
+    }
+
+
+def _folder(recipe: Recipe) -> Path:
+    return Path(recipe.train.run_folder) / recipe.name
+
+
+def _say(text: str) -> None:
+    if dist.get_global_rank() == 0:
+        print(text, flush=True)
+
+
+def _say_choices(section: Any, precision: str, microbatch: int | str) -> None:
+    device = "a CUDA device" if torch.cuda.is_available() else "a CPU"
+    if section.precision == "auto":
+        _say(f"precision: {precision} (auto, on {device})")
+    if section.device_train_microbatch_size == "auto":
+        _say(f"device_train_microbatch_size: {microbatch} (auto, on {device})")
+
+
+def _say_surgeries(trainer: Trainer) -> None:
+    for algorithm in trainer.state.algorithms:
+        if isinstance(algorithm, Surgery):
+            _say(str(algorithm.report).splitlines()[0])
+    _say(f"parameters: {parameter_count(trainer.state.model):,}")
+
+
+def _say_results(results: dict[str, Any]) -> None:
+    train, evaluation = results["train"], results["eval"]
+    gain = evaluation["unigram_entropy"] - evaluation["loss"]
+    print(
+        f"train: {train['batches']} batches in {train['seconds']:.0f} s, "
+        f"{train['real_tokens_per_second']:,.0f} real tokens/s\n"
+        f"eval: masked-token cross-entropy {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
+        f"entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); "
+        f"masked accuracy {evaluation['masked_accuracy']:.1%}",
+        flush=True,
+    )

@@ -1,0 +1,28 @@
+"""What techniques are written with: the engine, the attention seam, and the tools they share."""
+
+from cadenza.surgery.attention import Plan, attention_modules, claim, open_seam
+from cadenza.surgery.engine import Site, Stage, Surgery, in_order, ledger, sites
+from cadenza.surgery.errors import Conflict, NoEffect, OrderError, SurgeryError
+from cadenza.surgery.report import Change, Report
+from cadenza.surgery.retype import mix, stock_class
+
+__all__ = [
+    "Change",
+    "Conflict",
+    "NoEffect",
+    "OrderError",
+    "Plan",
+    "Report",
+    "Site",
+    "Stage",
+    "Surgery",
+    "SurgeryError",
+    "attention_modules",
+    "claim",
+    "in_order",
+    "ledger",
+    "mix",
+    "open_seam",
+    "sites",
+    "stock_class",
+]

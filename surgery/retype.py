@@ -1,0 +1,81 @@
+"""In-place retyping: put a mixin in front of a module's class, and take it out again.
+
+The module object stays, and with it its parameters, state-dict keys, hooks, dtype, train flag and
+ties. Python allows this for any `nn.Module`; `torch.nn.utils.parametrize` rests on the same rule.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+Undo = Callable[[], None]
+
+
+def mix(module: nn.Module, mixin: type) -> Undo:
+    """Put `mixin` in front of the class of `module`; the result takes it out again.
+
+    The mixin's `forward` may call `super().forward`. It must live at the top level of a module, so
+    that the retyped model can be pickled and deep-copied.
+    """
+    stock, mixins = _parts(module)
+    module.__class__ = _mixed(stock, (mixin, *mixins))
+
+    def undo() -> None:
+        stock, mixins = _parts(module)
+        module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
+
+    return undo
+
+
+def chain(*undos: Undo) -> Undo:
+    """One way back for several edits, last edit first."""
+
+    def undo() -> None:
+        for step in reversed(undos):
+            step()
+
+    return undo
+
+
+def stock_class(module: nn.Module) -> type:
+    """The class that `module` had before any surgery."""
+    return _parts(module)[0]
+
+
+def is_stock(module: nn.Module, *names: str) -> bool:
+    """Whether `module` is, surgeries aside, exactly a transformers class of one of these names.
+
+    By name and not by `isinstance`: a user's subclass may have a `forward` of its own, which a mixin
+    would bypass; and no modeling file of a family that isn't used gets imported.
+    """
+    stock = stock_class(module)
+    return stock.__name__ in names and stock.__module__.startswith("transformers.models.")
+
+
+def _parts(module: nn.Module) -> tuple[type, tuple[type, ...]]:
+    return getattr(type(module), "_retyped_from", (type(module), ()))
+
+
+@cache
+def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
+    if not mixins:
+        return stock
+    name = "".join(m.__name__ for m in mixins) + stock.__name__
+    body = {
+        "__module__": stock.__module__,
+        "__reduce_ex__": _reduce,
+        "_retyped_from": (stock, mixins),
+    }
+    return type(name, (*mixins, stock), body)
+
+
+def _reduce(module: nn.Module, protocol: Any) -> tuple:
+    # A class made at run time has no importable name, so pickle and deepcopy get its parts.
+    return _blank, _parts(module), module.__getstate__()
+
+
+def _blank(stock: type, mixins: tuple[type, ...]) -> nn.Module:
+    retyped: Any = _mixed(stock, mixins)
+    return retyped.__new__(retyped)

@@ -1,0 +1,82 @@
+"""Play a recipe: composer train.py RECIPE.yaml [OVERLAY.yaml ...] [key=value ...]"""
+
+import argparse
+import os
+import sys
+import warnings
+
+EPILOG = """\
+examples:
+  composer train.py yamls/mosaicbert.yaml yamls/scale/cpu.yaml
+  composer train.py yamls/mosaicbert.yaml --dry-run train.max_duration=10ba algorithms.glu=false
+  composer -n 8 train.py yamls/mosaicbert.yaml yamls/scale/8xgpu.yaml name=mosaicbert-seed1 seed=1
+
+Later files and pairs override earlier ones. An error in a recipe is one line and exit code 2.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    options = parse(arguments)
+    files = [a for a in options.recipe if a.endswith((".yaml", ".yml")) and "=" not in a]
+    pairs = [a for a in options.recipe if a not in files]
+    if not files:
+        return fail("no recipe: name a .yaml file, such as yamls/mosaicbert.yaml")
+    quiet()
+    from cadenza.data import DataError
+    from cadenza.models import ModelError
+    from cadenza.recipe import RecipeError, load
+    from cadenza.surgery import SurgeryError
+
+    try:
+        return run(load(files, pairs), dry=options.dry_run)
+    except (RecipeError, DataError, ModelError, SurgeryError) as error:
+        return fail(str(error))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="composer train.py",
+        description="Play a recipe: train a stock model with the techniques that it lists.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="*", help="recipe and overlay files, key=value pairs")
+    help = "print the resolved recipe, the surgery report and parameter counts; train nothing"
+    parser.add_argument("--dry-run", action="store_true", help=help)
+    return parser.parse_intermixed_args(arguments)
+
+
+def run(recipe, dry: bool) -> int:
+    from cadenza.recipe import play, resolved
+
+    if not dry:
+        path = play.play(recipe)
+        if path is not None:
+            print(f"record: {path}")
+        return 0
+    print(resolved(recipe))
+    reports, counts = play.rehearse(recipe)
+    for report in reports:
+        print(report)
+    print(f"parameters: {counts['stock']:,} stock, {counts['after_surgery']:,} after surgery")
+    return 0
+
+
+def quiet() -> None:
+    """Keep what libraries say to themselves off the screen; our own warnings are one line each."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def fail(message: str) -> int:
+    """Print one line and give exit code 2; under several ranks the first speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
