@@ -69,7 +69,7 @@ def apply_alibi(model: nn.Module, *, optimizers: Optimizer | list[Optimizer] | N
 
 
 def alibi_slopes(num_heads: int, device: torch.device | str = "cpu") -> Tensor:
-    """The slope of each head, (num_heads,) float32.
+    """The slope of each head, (num_heads,) float64.
 
     For n = 2^k heads slope i is 2^(-8 i / n), i = 1 ... n. For other numbers: the slopes of the next
     lower power of two, then every second one of the next higher (Press et al., section 3).
@@ -77,7 +77,7 @@ def alibi_slopes(num_heads: int, device: torch.device | str = "cpu") -> Tensor:
     lower = 2 ** math.floor(math.log2(num_heads))
     exponents = [-8 * i / lower for i in range(1, lower + 1)]
     exponents += [-4 * i / lower for i in range(1, 2 * (num_heads - lower), 2)]
-    return torch.exp2(torch.tensor(exponents, dtype=torch.float64)).to(device, torch.float32)
+    return torch.exp2(torch.tensor(exponents, dtype=torch.float64, device=device))
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ class AlibiBias:
 
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         num_heads, q, k = query.shape[-3], query.shape[-2], key.shape[-2]
-        at = torch.arange(k, device=query.device, dtype=torch.float32)
+        # In float32 at least: bfloat16 counts to 256.
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        at = torch.arange(k, device=query.device, dtype=dtype)
         distance = (at[None, :] - at[k - q :, None]).abs()
-        slopes = alibi_slopes(num_heads, query.device)
+        slopes = alibi_slopes(num_heads, query.device).to(dtype)
         return (-slopes[:, None, None] * distance).to(query.dtype)
 
     def __repr__(self) -> str:

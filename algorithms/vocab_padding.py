@@ -52,9 +52,10 @@ class VocabPadding(Surgery):
         return _pad(host, words, head, padded)
 
     def describe(self, site: Site) -> str:
+        host: Any = site.host
         if not _is_outermost(site):
             return ""
-        words = site.host.get_input_embeddings().weight.shape[0]
+        words = host.get_input_embeddings().weight.shape[0]
         return f"{type(site.module).__name__} of {words} words"
 
 

@@ -1,0 +1,93 @@
+"""Low-precision norms against plain float64 norms, under autocast and without."""
+
+import pytest
+import torch
+from families import batch, build
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from cadenza.algorithms import apply_low_precision_norm
+from cadenza.surgery import NoEffect
+
+SHAPES = [(1, 1), (3, 7), (2, 5, 33)]
+
+
+def layer(size, **kwargs):
+    return nn.LayerNorm(size, **kwargs)
+
+
+KINDS = {
+    "layer": layer,
+    "layer_without_bias": lambda size: layer(size, bias=False),
+    "layer_without_affine": lambda size: layer(size, elementwise_affine=False),
+    "rms": lambda size: nn.RMSNorm(size, eps=1e-6),
+    "llama": lambda size: LlamaRMSNorm(size),
+}
+
+
+def plain(norm, x):
+    mean = x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else 0.0
+    eps = getattr(norm, "variance_epsilon", None) or norm.eps
+    y = (x - mean) / torch.sqrt(((x - mean) ** 2).mean(-1, keepdim=True) + eps)
+    y = y if norm.weight is None else y * norm.weight.detach().double()
+    bias = getattr(norm, "bias", None)
+    return y if bias is None else y + bias.detach().double()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast(kind, shape, dtype):
+    torch.manual_seed(0)
+    norm = KINDS[kind](shape[-1])
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, mean=1.0, std=0.1)
+    model = nn.Sequential(norm)
+    apply_low_precision_norm(model)
+    x = torch.randn(*shape, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype):
+        out = model(x)
+        out.float().sum().backward()
+    assert out.dtype == dtype, "stock norms give float32 here"
+    rounded = x.detach().to(dtype).double().requires_grad_()
+    expected = plain(norm, rounded)
+    expected.sum().backward()
+    # Input, weight, bias and result are each rounded once: a few units in the last place of values up to 4.
+    tolerance = 4 * 4 * torch.finfo(dtype).eps
+    assert (out.double() - expected).abs().max() < tolerance
+    if shape[-1] > 1:  # over one number the gradient is a difference of equals
+        assert (x.grad.double() - rounded.grad).abs().max() < 4 * tolerance * max(1, rounded.grad.abs().max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_autocast_nothing_changes(kind):
+    norm = KINDS[kind](8)
+    x = torch.randn(2, 8)
+    before = norm(x)
+    model = nn.Sequential(norm)
+    apply_low_precision_norm(model)
+    assert torch.equal(before, model(x))
+    assert model(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "llama", "qwen3", "mistral", "gpt2"])
+def test_every_norm_of_a_model_runs_low(family):
+    model = build(family)
+    apply_low_precision_norm(model)
+    dtypes = []
+    for module in model.modules():
+        if "Norm" in type(module).__name__:
+            module.register_forward_hook(lambda m, i, o: dtypes.append(o.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**batch(family))
+    assert len(dtypes) > 4
+    assert set(dtypes) == {torch.bfloat16}
+
+
+def test_norms_of_another_kind_are_left_alone():
+    class Centred(nn.LayerNorm):
+        def forward(self, x):
+            return 1 + super().forward(x)
+
+    with pytest.raises(NoEffect):
+        apply_low_precision_norm(nn.Sequential(Centred(4)))

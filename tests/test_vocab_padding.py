@@ -1,0 +1,75 @@
+"""Vocabulary padding: same loss, same gradients, and new words that can't win."""
+
+import pytest
+import torch
+from families import CONFIGS, VOCABULARY, batch, build
+
+from cadenza.algorithms import apply_vocab_padding
+from cadenza.surgery import NoEffect, SurgeryError
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_loss_and_gradients_stay(family, dtype):
+    stock, model = build(family).to(dtype), build(family).to(dtype)
+    inputs = batch(family)
+    expected = stock(**inputs)
+    expected.loss.backward()
+    apply_vocab_padding(model)
+    out = model(**inputs)
+    out.loss.backward()
+    tolerance = 1e3 * torch.finfo(dtype).eps
+    assert out.logits.shape[-1] == model.config.vocab_size == 128
+    assert (out.logits[..., :VOCABULARY] - expected.logits).abs().max() < tolerance
+    assert (out.loss - expected.loss).abs() < tolerance
+    theirs = dict(stock.named_parameters())
+    for name, parameter in model.named_parameters():
+        grad = parameter.grad[: theirs[name].shape[0]]
+        assert (grad - theirs[name].grad).abs().max() < tolerance, name
+        assert (parameter.grad[theirs[name].shape[0] :] == 0).all(), name
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2", "distilbert"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_padding_never_wins(family, dtype):
+    """Even with new rows that point exactly along the hidden states."""
+    model = build(family).to(dtype)
+    apply_vocab_padding(model)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[VOCABULARY:] = 100.0
+        logits = model(input_ids=batch(family)["input_ids"]).logits
+    assert logits.isfinite().all()
+    assert (logits.argmax(-1) < VOCABULARY).all()
+    assert (logits.float().softmax(-1)[..., VOCABULARY:] == 0).all()
+
+
+@pytest.mark.parametrize("multiple", [1, 7, 8, 64, 90])
+def test_multiples(multiple):
+    model = build("bert")
+    rows = -(-VOCABULARY // multiple) * multiple
+    if rows == VOCABULARY:
+        with pytest.raises(NoEffect, match=f"90 words are already a multiple of {multiple}"):
+            apply_vocab_padding(model, multiple)
+        return
+    apply_vocab_padding(model, multiple)
+    assert model.get_input_embeddings().weight.shape[0] == rows == model.config.vocab_size
+    assert model.cls.predictions.bias is model.cls.predictions.decoder.bias
+    assert model.cls.predictions.bias.shape == (rows,)
+
+
+def test_a_bad_multiple_is_said():
+    with pytest.raises(SurgeryError, match="multiple is 0; it must be at least 1"):
+        apply_vocab_padding(build("bert"), 0)
+
+
+def test_new_rows_are_drawn_by_the_models_init():
+    model = build("bert", hidden_size=512, vocab_size=65, initializer_range=0.05)
+    apply_vocab_padding(model)
+    new = model.get_input_embeddings().weight[65:]
+    assert new.std().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_an_encoder_without_head():
+    model = build("bert").bert
+    apply_vocab_padding(model)
+    assert model.embeddings.word_embeddings.num_embeddings == 128
