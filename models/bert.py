@@ -41,9 +41,7 @@ def masked_lm(
     return composer_model(model, tokenizer)
 
 
-def composer_model(
-    model: PreTrainedModel, tokenizer: Any = None
-) -> HuggingFaceModel:
+def composer_model(model: PreTrainedModel, tokenizer: Any = None) -> HuggingFaceModel:
     """`model` as a Composer model; both metrics are means over the labelled tokens alone."""
 
     def metrics() -> list:

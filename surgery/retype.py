@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from cadenza.surgery.errors import Conflict
+
 Undo = Callable[[], None]
 
 
@@ -20,6 +22,8 @@ def mix(module: nn.Module, mixin: type) -> Undo:
     that the retyped model can be pickled and deep-copied.
     """
     stock, mixins = _parts(module)
+    if mixin in mixins:
+        raise Conflict(f"{type(module).__name__} has {mixin.__name__} already; undo that first")
     module.__class__ = _mixed(stock, (mixin, *mixins))
 
     def undo() -> None:
