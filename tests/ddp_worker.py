@@ -1,0 +1,42 @@
+"""What each process of the DDP test runs; a module of its own, so that a spawned process can import it."""
+
+import datetime
+
+import torch
+import torch.distributed as dist
+from cases import CASES
+from families import batch, build
+from torch.nn.parallel import DistributedDataParallel
+
+WORLD = 2
+
+
+def operated(family, names):
+    model = build(family).double()  # exact enough to compare sums in another order
+    for name in names:
+        CASES[name].apply(model)
+    return model
+
+
+def loss_of(model, inputs):
+    """A sum over samples, so that the mean over ranks is half the loss of the whole batch."""
+    out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    return out.logits[..., :90].square().mean(dim=(1, 2)).sum()
+
+
+def worker(rank, port, jobs, failures):
+    torch.set_num_threads(1)
+    timeout = datetime.timedelta(seconds=120)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD, timeout=timeout)
+    for family, names in jobs:
+        inputs = batch(family, rows=2 * WORLD)
+        mine = {key: value[rank::WORLD] for key, value in inputs.items()}
+        wrapped = DistributedDataParallel(operated(family, names))
+        loss_of(wrapped, mine).backward()
+        alone = operated(family, names)
+        (loss_of(alone, inputs) / WORLD).backward()
+        for (name, p), q in zip(wrapped.module.named_parameters(), alone.parameters(), strict=True):
+            if (p.grad - q.grad).abs().max() > 1e-9 * max(1.0, q.grad.abs().max().item()):
+                failures.append((rank, family, names, name))
+    dist.destroy_process_group()
