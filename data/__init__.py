@@ -1,1 +1,28 @@
+"""Text for masked language modelling: sources, tokenizer, sequences, masking, loaders."""
 
+from cadenza.data.config import TextConfig, TokenizerConfig
+from cadenza.data.errors import DataError
+from cadenza.data.loader import build_dataspec, count_tokens, unigram_entropy
+from cadenza.data.masking import MaskedLMCollator
+from cadenza.data.python_docs import python_docs
+from cadenza.data.sequences import EpochSampler, TokenizedDocuments, TokenizedStream
+from cadenza.data.sources import documents, train_texts
+from cadenza.data.tokenizer import build_tokenizer, train_wordpiece
+
+__all__ = [
+    "DataError",
+    "EpochSampler",
+    "MaskedLMCollator",
+    "TextConfig",
+    "TokenizedDocuments",
+    "TokenizedStream",
+    "TokenizerConfig",
+    "build_dataspec",
+    "build_tokenizer",
+    "count_tokens",
+    "documents",
+    "python_docs",
+    "train_texts",
+    "train_wordpiece",
+    "unigram_entropy",
+]

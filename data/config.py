@@ -1,0 +1,77 @@
+"""The schema of a recipe's `data` and `tokenizer` sections."""
+
+from dataclasses import dataclass
+
+from cadenza.data.errors import DataError
+
+LONG_DOCUMENTS = ("truncate", "split")
+
+
+@dataclass
+class TextConfig:
+    """Where text comes from and how it becomes sequences.
+
+    Args:
+        source: `python_docs`, `c4`, `mds`, a path or glob of .jsonl, .jsonl.gz, .txt or .parquet files, or
+            the name of a text data set on the Hub.
+        subset: the Hub data set's configuration; `en` for c4.
+        split, eval_split: splits of a Hub data set. Documents of other sources are split by a hash of their
+            text, `eval_fraction` of them for evaluation.
+        eval_source: another source of evaluation text; the whole of `source` is then trained on.
+        text_field: the field that holds the text, in jsonl, parquet and Hub data sets.
+        max_seq_len: tokens of a sequence, [CLS] and [SEP] included.
+        long_documents: `truncate` keeps the first max_seq_len tokens of each, as MosaicBERT does; `split`
+            makes as many sequences as a document fills.
+        mlm_probability, eval_mlm_probability: the share of masked tokens.
+        eval_documents: at most so many for evaluation; null: all.
+        shuffle_buffer: documents in the buffer that shuffles a stream.
+        num_workers: processes that load, for each device.
+        remote, local: the folders of an `mds` data set.
+    """
+
+    source: str = "python_docs"
+    subset: str | None = None
+    split: str = "train"
+    eval_split: str = "validation"
+    eval_source: str | None = None
+    text_field: str = "text"
+    max_seq_len: int = 128
+    long_documents: str = "truncate"
+    mlm_probability: float = 0.30
+    eval_mlm_probability: float = 0.15
+    eval_fraction: float = 0.05
+    eval_documents: int | None = None
+    shuffle_buffer: int = 10_000
+    num_workers: int = 0
+    remote: str | None = None
+    local: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.long_documents not in LONG_DOCUMENTS:
+            said = " or ".join(LONG_DOCUMENTS)
+            raise DataError(f"data.long_documents is {self.long_documents!r}; it must be {said}")
+        for key in ("mlm_probability", "eval_mlm_probability", "eval_fraction"):
+            if not 0 < getattr(self, key) < 1:
+                raise DataError(f"data.{key} is {getattr(self, key)}; it must lie in (0, 1)")
+        for key, least in (("max_seq_len", 3), ("num_workers", 0), ("shuffle_buffer", 1)):
+            if getattr(self, key) < least:
+                raise DataError(f"data.{key} is {getattr(self, key)}; it must be at least {least}")
+
+
+@dataclass
+class TokenizerConfig:
+    """The tokenizer.
+
+    Args:
+        name: a name on the Hub, a folder, or `wordpiece`: trained on the source's training text, and cached.
+        vocab_size: of a trained one.
+        cache_dir: where trained ones are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.
+    """
+
+    name: str = "wordpiece"
+    vocab_size: int = 4000
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 300:
+            raise DataError(f"tokenizer.vocab_size is {self.vocab_size}; it must be at least 300")

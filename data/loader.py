@@ -1,0 +1,84 @@
+"""Loaders for Composer: sequences, collator and token counts as a `DataSpec`."""
+
+from typing import Any
+
+import torch
+from composer.core import DataSpec
+from composer.utils import dist
+from torch.utils.data import DataLoader
+
+from cadenza.data.config import TextConfig
+from cadenza.data.errors import DataError
+from cadenza.data.masking import IGNORED, Batch, MaskedLMCollator
+from cadenza.data.sequences import EpochSampler, TokenizedDocuments, TokenizedStream
+from cadenza.data.sources import documents
+
+
+def build_dataspec(cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int) -> DataSpec:
+    """Masked-LM batches of this rank, to train on or to evaluate.
+
+    Args:
+        batch_size: sequences of this device's batch.
+        seed: of the order and of the masks.
+
+    Raises:
+        DataError: no such source, or fewer sequences than one batch of all devices.
+    """
+    ratio = cfg.mlm_probability if train else cfg.eval_mlm_probability
+    collator = MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed)
+    texts = documents(cfg, train, seed)
+    options = tokenizer, cfg.max_seq_len, cfg.long_documents == "split"
+    if isinstance(texts, list):
+        dataset = TokenizedDocuments(texts, *options)
+        _check_size(dataset, texts, cfg, train, batch_size)
+        source = {"dataset": dataset, "sampler": EpochSampler(dataset, train, seed)}
+    else:
+        source = {"dataset": TokenizedStream(texts, *options)}
+    loader = DataLoader(
+        **source,
+        batch_size=batch_size,
+        collate_fn=collator,
+        drop_last=train,
+        num_workers=cfg.num_workers,
+        persistent_workers=cfg.num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return DataSpec(loader, batch_transforms=collator.mask, get_num_tokens_in_batch=count_tokens)
+
+
+def count_tokens(batch: Batch) -> dict[str, int]:
+    """`total`: tokens without padding; `loss_generating`: tokens with a label, by which losses are weighed."""
+    labelled = batch["labels"] != IGNORED
+    return {"total": int(batch["attention_mask"].sum()), "loss_generating": int(labelled.sum())}
+
+
+def unigram_entropy(dataspec: DataSpec) -> float:
+    """The empirical entropy, in nats, of the labels of a whole pass over all ranks' batches.
+
+    It's the cross-entropy of the best predictor that looks at no context.
+    """
+    counts = torch.zeros(1, dtype=torch.int64)
+    for batch in dataspec.dataloader:
+        labels = dataspec.batch_transforms(batch)["labels"]
+        seen = torch.bincount(labels[labels != IGNORED], minlength=len(counts))
+        seen[: len(counts)] += counts
+        counts = seen
+    counts = sum(_padded(dist.all_gather_object(counts)))
+    share = counts[counts > 0].double() / counts.sum()
+    return float(-(share * share.log()).sum())
+
+
+def _padded(counts: list[torch.Tensor]) -> list[torch.Tensor]:
+    longest = max(len(c) for c in counts)
+    return [torch.nn.functional.pad(c, (0, longest - len(c))) for c in counts]
+
+
+def _check_size(dataset: Any, texts: list, cfg: TextConfig, train: bool, batch_size: int) -> None:
+    needed = batch_size * dist.get_world_size() if train else 1
+    if len(dataset) >= needed:
+        return
+    part = "training" if train else "evaluation"
+    raise DataError(
+        f"data.source: {cfg.source} gives {len(texts)} documents and {len(dataset)} sequences for {part}; "
+        f"a batch takes {needed}"
+    )

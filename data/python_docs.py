@@ -1,0 +1,37 @@
+"""`python_docs`: real English that comes with every CPython, for runs without a network."""
+
+import ast
+import inspect
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+SHORTEST = 200  # characters; below are stubs
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
+
+
+def python_docs() -> list[str]:
+    """The language reference's topics and, a document for each module, the standard library's docstrings.
+
+    About 700 documents and 2 MB of text; exact numbers vary with the version of Python. Modules are parsed,
+    never imported.
+    """
+    from pydoc_data.topics import topics
+
+    documents = [topics[name] for name in sorted(topics)]
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        if SKIPPED.isdisjoint(path.relative_to(root).parts):
+            documents.append("\n\n".join(_docstrings(path)))
+    return [text for text in documents if len(text) >= SHORTEST]
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # templates and deliberately broken files
+        return
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and (text := ast.get_docstring(node, clean=False)):
+            yield inspect.cleandoc(text)
