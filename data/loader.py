@@ -31,11 +31,12 @@ def build_dataspec(cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: 
     if isinstance(texts, list):
         dataset = TokenizedDocuments(texts, *options)
         _check_size(dataset, texts, cfg, train, batch_size)
-        source = {"dataset": dataset, "sampler": EpochSampler(dataset, train, seed)}
+        sampler = EpochSampler(dataset, train, seed)
     else:
-        source = {"dataset": TokenizedStream(texts, *options)}
+        dataset, sampler = TokenizedStream(texts, *options), None
     loader = DataLoader(
-        **source,
+        dataset,
+        sampler=sampler,
         batch_size=batch_size,
         collate_fn=collator,
         drop_last=train,
@@ -47,7 +48,7 @@ def build_dataspec(cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: 
 
 
 def count_tokens(batch: Batch) -> dict[str, int]:
-    """`total`: tokens without padding; `loss_generating`: tokens with a label, by which losses are weighed."""
+    """`total`: tokens without padding; `loss_generating`: tokens with a label, which weigh the loss."""
     labelled = batch["labels"] != IGNORED
     return {"total": int(batch["attention_mask"].sum()), "loss_generating": int(labelled.sum())}
 
@@ -63,14 +64,9 @@ def unigram_entropy(dataspec: DataSpec) -> float:
         seen = torch.bincount(labels[labels != IGNORED], minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
-    counts = sum(_padded(dist.all_gather_object(counts)))
-    share = counts[counts > 0].double() / counts.sum()
+    everywhere = torch.nn.utils.rnn.pad_sequence(dist.all_gather_object(counts)).sum(dim=1)
+    share = everywhere[everywhere > 0].double() / everywhere.sum()
     return float(-(share * share.log()).sum())
-
-
-def _padded(counts: list[torch.Tensor]) -> list[torch.Tensor]:
-    longest = max(len(c) for c in counts)
-    return [torch.nn.functional.pad(c, (0, longest - len(c))) for c in counts]
 
 
 def _check_size(dataset: Any, texts: list, cfg: TextConfig, train: bool, batch_size: int) -> None:

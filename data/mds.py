@@ -7,7 +7,7 @@ from cadenza.data.errors import DataError
 
 
 def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
-    """The documents of an MDS data set (`data.remote`, `data.local`), with the shuffling of MosaicBERT's recipe.
+    """The documents of an MDS data set (`data.remote`, `data.local`), shuffled as MosaicBERT's recipe does.
 
     Raises:
         DataError: mosaicml-streaming isn't installed, or the data set isn't there.
@@ -15,7 +15,7 @@ def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
     from cadenza.data.sources import Texts
 
     try:
-        from streaming import StreamingDataset
+        from streaming import StreamingDataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         text = "data.source: mds needs mosaicml-streaming; install it with: make install-streaming"
         raise DataError(text) from error

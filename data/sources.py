@@ -82,13 +82,15 @@ def _fields(path: str, field: str, key: str) -> Iterator[str]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or field not in row:
             there = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise DataError(f"{key}: {path} row {number} has no {field!r}; data.text_field is one of: {there}")
+            raise DataError(
+                f"{key}: {path} row {number} has no {field!r}; data.text_field is one of: {there}"
+            )
         yield row[field]
 
 
 def _json_rows(path: str, key: str) -> Iterator[Any]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
-    with opened as lines:
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield json.loads(line)

@@ -81,7 +81,10 @@ WRONG = {
     "bool for int": ("seed: true", r"seed is True \(bool\); it must be an integer"),
     "list": ("optimizer: {betas: 0.9}", r"optimizer.betas is 0.9 \(float\); it must be a list of a number"),
     "section": ("train: 5", r"mine.yaml: train must be a mapping"),
-    "time": ("train: {max_duration: 5 minutes}", r"train.max_duration is '5 minutes'; it must be a number with"),
+    "time": (
+        "train: {max_duration: 5 minutes}",
+        r"train.max_duration is '5 minutes'; it must be a number with",
+    ),
     "data value": ("data: {mlm_probability: 1.5}", r"mine.yaml: .*mlm_probability"),
     "yaml": ("seed: [1", r"mine.yaml: not valid YAML"),
     "no mapping": ("- 1", r"mine.yaml: a recipe is a mapping"),
@@ -99,17 +102,19 @@ def test_what_is_wrong_is_said(case, tmp_path):
 
 def test_the_blame_falls_on_the_last_that_spoke(tmp_path):
     base, over = write(tmp_path, "seed: 1"), write(tmp_path, "seed: x", "over.yaml")
-    with pytest.raises(RecipeError, match="over.yaml: seed is 'x'"):
+    with pytest.raises(RecipeError, match=r"over.yaml: seed is 'x'"):
         load([base, over], [])
     with pytest.raises(RecipeError, match="command line: seed is 'y'"):
         load([base, over], ["seed=y"])
-    with pytest.raises(RecipeError, match="command line: 'seed' is neither a .yaml file nor key=value"):
+    with pytest.raises(RecipeError, match=r"command line: 'seed' is neither a .yaml file nor key=value"):
         load([base], ["seed"])
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path):
     write(tmp_path, "seed: 1", "mosaicbert.yaml")
-    with pytest.raises(RecipeError, match=r"mosiacbert.yaml: there is no such file; did you mean '.*mosaicbert"):
+    with pytest.raises(
+        RecipeError, match=r"mosiacbert.yaml: there is no such file; did you mean '.*mosaicbert"
+    ):
         load([str(tmp_path / "mosiacbert.yaml")], [])
 
 
@@ -125,7 +130,7 @@ def test_auto_becomes_what_the_device_allows():
     for wrong in ("many", 0):
         with pytest.raises(RecipeError, match="must be auto or a positive int"):
             build.microbatch_size(wrong, 32, cuda=False)
-    with pytest.raises(RecipeError, match="train.x is 10; it must be a multiple of the 4 devices"):
+    with pytest.raises(RecipeError, match=r"train.x is 10; it must be a multiple of the 4 devices"):
         build.per_device(10, 4, "train.x")
 
 
