@@ -54,14 +54,16 @@ def count_tokens(batch: Batch) -> dict[str, int]:
 
 
 def unigram_entropy(dataspec: DataSpec) -> float:
-    """The empirical entropy, in nats, of the labels of a whole pass over all ranks' batches.
+    """The entropy, in nats, of the distribution of all maskable tokens in a pass over all ranks' batches.
 
-    It's the cross-entropy of the best predictor that looks at no context.
+    The masked tokens are a random sample of these, so it's the loss of the best predictor that looks at no
+    context, fitted on the very text that it's judged by.
     """
+    loader: Any = dataspec.dataloader
     counts = torch.zeros(1, dtype=torch.int64)
-    for batch in dataspec.dataloader:
-        labels = dataspec.batch_transforms(batch)["labels"]
-        seen = torch.bincount(labels[labels != IGNORED], minlength=len(counts))
+    for batch in loader:
+        tokens = batch["input_ids"][loader.collate_fn.eligible(batch)]
+        seen = torch.bincount(tokens, minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
     everywhere = torch.nn.utils.rnn.pad_sequence(dist.all_gather_object(counts)).sum(dim=1)

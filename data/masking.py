@@ -68,7 +68,7 @@ class MaskedLMCollator:
         """
         ids, draw = batch["input_ids"], batch["draw"]
         select, corrupt, replace = (self._uniform(draw, ids.shape[1], stream) for stream in range(3))
-        eligible = batch["attention_mask"].bool() & ~torch.isin(ids, self.special)
+        eligible = self.eligible(batch)
         chosen = eligible & (select < self.mlm_probability)
         if eligible.any() and not chosen.any():
             chosen.view(-1)[select.masked_fill(~eligible, 1.0).argmin()] = True
@@ -79,6 +79,10 @@ class MaskedLMCollator:
             "attention_mask": batch["attention_mask"],
             "labels": ids.masked_fill(~chosen, IGNORED),
         }
+
+    def eligible(self, batch: Batch) -> Tensor:
+        """(batch, length), True at the tokens that may be masked: neither special nor padding."""
+        return batch["attention_mask"].bool() & ~torch.isin(batch["input_ids"], self.special)
 
     def _uniform(self, draw: Tensor, columns: int, stream: int) -> Tensor:
         """(batch, columns) float64 in [0, 1), from the hash of (seed, stream, draw, column)."""

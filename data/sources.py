@@ -52,7 +52,7 @@ def finite(source: str, field: str, key: str) -> list[str]:
     """All documents of a finite source; `key` is the recipe's, for errors."""
     if not is_finite(source):
         raise DataError(f"{key}: {source} is neither python_docs nor files ending in {', '.join(FILES)}")
-    texts = python_docs() if source == "python_docs" else list(_from_files(source, field, key))
+    texts = list(python_docs()) if source == "python_docs" else list(_from_files(source, field, key))
     if not texts:
         raise DataError(f"{key}: {source} holds no text")
     return texts

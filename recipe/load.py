@@ -108,7 +108,7 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(option) for option in get_args(hint))
     if get_origin(hint) is list:
         return f"a list of {_words(get_args(hint)[0])}"
-    names = {int: "int", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
     return names.get(hint, "null")
 
 

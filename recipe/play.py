@@ -20,6 +20,7 @@ from cadenza.surgery import Report, Surgery
 
 def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
     """The stock model, as it is before any technique, and the tokenizer."""
+    dist.initialize_dist("gpu" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data))
     reproducibility.seed_all(recipe.seed)
     model = masked_lm(**asdict(recipe.model), tokenizer=tokenizer)
@@ -28,19 +29,21 @@ def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
 
 def rehearse(recipe: Recipe) -> tuple[list[Report], dict[str, int]]:
     """Operate on the model without training: the reports, and parameter counts before and after."""
-    model, _ = model_and_tokenizer(recipe)
+    settings = trainer_settings(recipe)
+    model, tokenizer = model_and_tokenizer(recipe)
+    dataspecs(recipe, tokenizer)
     before = parameter_count(model)
-    surgeries = [a for a in build.algorithms(recipe.algorithms) if isinstance(a, Surgery)]
-    reports = [surgery.operate(model) for surgery in surgeries]
+    reports = [a.operate(model) for a in settings["algorithms"] if isinstance(a, Surgery)]
     return reports, {"stock": before, "after_surgery": parameter_count(model)}
 
 
 def play(recipe: Recipe) -> Path | None:
     """Train and evaluate; returns the path of the record on the first rank, None on the others."""
+    settings = trainer_settings(recipe)
     model, tokenizer = model_and_tokenizer(recipe)
     stock = parameter_count(model)
     train, evaluation = dataspecs(recipe, tokenizer)
-    trainer = build_trainer(recipe, model, train, evaluation)
+    trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
     trainer.fit()
     results = _results(trainer, evaluation)
@@ -49,6 +52,7 @@ def play(recipe: Recipe) -> Path | None:
     if dist.get_global_rank() != 0:
         return None
     _say_results(results)
+    tokenizer.save_pretrained(_folder(recipe) / "tokenizer")  # a trained one may differ on another machine
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
@@ -66,37 +70,53 @@ def dataspecs(recipe: Recipe, tokenizer: Any) -> tuple[DataSpec, DataSpec]:
     )
 
 
-def build_trainer(recipe: Recipe, model: HuggingFaceModel, train: DataSpec, evaluation: DataSpec) -> Trainer:
-    """Composer's Trainer; its construction plays the surgeries."""
+def trainer_settings(recipe: Recipe) -> dict[str, Any]:
+    """The Trainer's arguments that need neither model nor data: what is wrong with them is said first."""
     section, cuda = recipe.train, torch.cuda.is_available()
-    batch = build.per_device(section.global_batch_size, dist.get_world_size(), "global_batch_size")
+    batch = build.per_device(section.global_batch_size, dist.get_world_size(), "train.global_batch_size")
     precision = build.precision(section.precision, cuda)
     microbatch = build.microbatch_size(section.device_train_microbatch_size, batch, cuda)
     _say_choices(section, precision, microbatch)
+    return {
+        "run_name": recipe.name,
+        "seed": recipe.seed,
+        "algorithms": build.algorithms(recipe.algorithms),
+        "schedulers": build.scheduler(recipe.scheduler),
+        "loggers": build.loggers(recipe.loggers),
+        "callbacks": [Progress()] if section.progress_bar else [],
+        "precision": precision,
+        "device_train_microbatch_size": microbatch,
+        "max_duration": section.max_duration,
+        "eval_interval": section.eval_interval,
+        "deterministic_mode": section.deterministic,
+        **_checkpoints(recipe),
+    }
+
+
+def _checkpoints(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.train
     saves = section.save_interval is not None
+    return {
+        "save_folder": str(_folder(recipe) / "checkpoints") if saves else None,
+        "save_interval": section.save_interval or "1ep",
+        "save_overwrite": not section.autoresume,
+        "load_path": section.load_path,
+        "autoresume": section.autoresume,
+    }
+
+
+def build_trainer(
+    recipe: Recipe, settings: dict[str, Any], model: HuggingFaceModel, train: DataSpec, evaluation: DataSpec
+) -> Trainer:
+    """Composer's Trainer; its construction plays the surgeries."""
     return Trainer(
-        run_name=recipe.name,
         model=model,
         train_dataloader=train,
         eval_dataloader=evaluation,
-        algorithms=build.algorithms(recipe.algorithms),
         optimizers=build.optimizer(recipe.optimizer, model),
-        schedulers=build.scheduler(recipe.scheduler),
-        callbacks=[Progress()] if section.progress_bar else [],
-        loggers=build.loggers(recipe.loggers),
         progress_bar=False,
-        max_duration=section.max_duration,
-        eval_interval=section.eval_interval,
-        precision=precision,
-        device_train_microbatch_size=microbatch,
-        accumulate_train_batch_on_tokens=True,
-        seed=recipe.seed,
-        deterministic_mode=section.deterministic,
-        save_folder=str(_folder(recipe) / "checkpoints") if saves else None,
-        save_interval=section.save_interval or "1ep",
-        save_overwrite=True,
-        load_path=section.load_path,
-        autoresume=section.autoresume,
+        accumulate_train_batch_on_tokens=True,  # micro-batches weigh by labels, not by samples
+        **settings,
     )
 
 

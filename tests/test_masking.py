@@ -1,0 +1,145 @@
+"""MLM masking: rates, specials, and a pure function of (seed, draw, column)."""
+
+import pytest
+import torch
+
+from cadenza.data import DataError, MaskedLMCollator, train_wordpiece
+
+WORDS = [f"w{i}" for i in range(400)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_wordpiece([" ".join(WORDS)], 500)
+
+
+def examples(tokenizer, rows, length=64, first=0):
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(5, len(tokenizer), (rows, length - 2), generator=generator)
+    ends = torch.full((rows, 1), 2), torch.full((rows, 1), 3)
+    ids = torch.cat([ends[0], words, ends[1]], 1)
+    return [{"input_ids": ids[r, : length - r % 7], "draw": first + r} for r in range(rows)]
+
+
+def collator(tokenizer, ratio=0.3, seed=17):
+    return MaskedLMCollator(tokenizer, ratio, 64, seed)
+
+
+def masked(tokenizer, rows, **kwargs):
+    made = collator(tokenizer, **kwargs)
+    return made.mask(made(examples(tokenizer, rows)))
+
+
+def test_rates(tokenizer):
+    """Selection and the 80/10/10 split within four standard deviations of a binomial."""
+    made = collator(tokenizer)
+    raw = made(examples(tokenizer, 1000))
+    batch = made.mask(raw)
+    eligible = ((raw["input_ids"] > 4) & (raw["attention_mask"] == 1)).sum().item()
+    chosen = batch["labels"] != -100
+    n = chosen.sum().item()
+
+    def close(count, total, share):
+        assert abs(count - share * total) < 4 * (total * share * (1 - share)) ** 0.5
+
+    close(n, eligible, 0.3)
+    now, before = batch["input_ids"][chosen], batch["labels"][chosen]
+    close((now == 4).sum().item(), n, 0.8)
+    kept = 0.1 + 0.1 / (len(tokenizer) - 5)  # a random word is the same one now and then
+    close((now == before).sum().item(), n, kept)
+    drawn = now[(now != 4) & (now != before)]
+    assert len(set(drawn.tolist())) > 0.9 * (len(tokenizer) - 5)
+
+
+def test_only_words_are_chosen_and_drawn(tokenizer):
+    made = collator(tokenizer, ratio=0.9)
+    raw = made(examples(tokenizer, 200))
+    batch = made.mask(raw)
+    chosen = batch["labels"] != -100
+    assert (raw["input_ids"][chosen] > 4).all(), "no special token is predicted"
+    assert not (chosen & (raw["attention_mask"] == 0)).any()
+    assert torch.equal(batch["labels"][chosen], raw["input_ids"][chosen])
+    assert torch.equal(batch["input_ids"][~chosen], raw["input_ids"][~chosen])
+    assert ((batch["input_ids"][chosen] > 4) | (batch["input_ids"][chosen] == 4)).all()
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_the_mask_is_a_function_of_seed_and_draw(tokenizer):
+    def mask_of(rows, seed=17):
+        made = collator(tokenizer, seed=seed)
+        return made.mask(made(rows))["labels"] != -100
+
+    rows = examples(tokenizer, 21)
+    whole = mask_of(rows)
+    assert torch.equal(whole, mask_of(rows)), "again, the same"
+    alone = torch.cat([mask_of(rows[i : i + 7]) for i in range(0, 21, 7)])
+    assert torch.equal(whole, alone), "whatever batch it comes in"
+    assert not torch.equal(whole, mask_of(rows, seed=18))
+    later = [{**row, "draw": row["draw"] + 1000} for row in rows]
+    assert not torch.equal(whole, mask_of(later)), "the next epoch masks anew"
+    same = [{**row, "draw": 0, "input_ids": rows[0]["input_ids"]} for row in rows[:2]]
+    assert torch.equal(*mask_of(same))
+
+
+def test_streams_are_independent(tokenizer):
+    made = collator(tokenizer)
+    uniforms = torch.stack([made._uniform(torch.arange(500), 100, s).flatten() for s in range(3)])
+    assert (uniforms >= 0).all()
+    assert (uniforms < 1).all()
+    # 50,000 draws: a correlation beyond four standard deviations is 4 / sqrt(50,000).
+    assert (torch.corrcoef(uniforms) - torch.eye(3)).abs().max() < 4 / 50_000**0.5
+    rows = made._uniform(torch.arange(500), 100, 0)
+    assert (torch.corrcoef(rows.T[:2]) - torch.eye(2)).abs().max() < 4 / 500**0.5
+    assert (uniforms.mean(1) - 0.5).abs().max() < 4 / (12 * 50_000) ** 0.5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_ratio_changes_at_once(tokenizer, workers):
+    """In the main process, and so past what workers have prefetched."""
+    made = collator(tokenizer)
+    rows = examples(tokenizer, 64)
+    loader = torch.utils.data.DataLoader(rows, batch_size=8, collate_fn=made, num_workers=workers)
+    shares = []
+    for step, batch in enumerate(loader):
+        made.mlm_probability = 0.1 if step % 2 else 0.8
+        labels = made.mask(batch)["labels"]
+        shares.append((labels != -100).float().mean().item())
+    assert all(share > 0.5 for share in shares[::2])
+    assert all(share < 0.3 for share in shares[1::2])
+
+
+def test_workers_change_nothing(tokenizer):
+    made = collator(tokenizer)
+    rows = examples(tokenizer, 40)
+    both = []
+    for workers in (0, 2):
+        loader = torch.utils.data.DataLoader(rows, batch_size=8, collate_fn=made, num_workers=workers)
+        both.append([made.mask(batch) for batch in loader])
+    for one, two in zip(*both, strict=True):
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_batch_never_lacks_a_label(tokenizer):
+    for draw in range(50):
+        made = collator(tokenizer, ratio=1e-6)
+        row = {"input_ids": torch.tensor([2, 7, 8, 3]), "draw": draw}
+        assert (made.mask(made([row]))["labels"] != -100).sum() == 1
+    nothing = {"input_ids": torch.tensor([2, 3]), "draw": 0}
+    assert (made.mask(made([nothing]))["labels"] == -100).all()
+
+
+def test_batches_are_padded_to_eights(tokenizer):
+    made = collator(tokenizer)
+    batch = made([{"input_ids": torch.arange(5, 5 + n), "draw": n} for n in (3, 9)])
+    assert batch["input_ids"].shape == (2, 16)
+    assert batch["attention_mask"].sum(1).tolist() == [3, 9]
+    assert (batch["input_ids"][0, 3:] == tokenizer.pad_token_id).all()
+    full = made([{"input_ids": torch.arange(5, 67), "draw": 0}])
+    assert full["input_ids"].shape[1] == 64
+
+
+def test_a_bad_ratio_is_said(tokenizer):
+    made = collator(tokenizer)
+    for ratio in (0, 1, -0.1):
+        with pytest.raises(DataError, match=r"it must lie in \(0, 1\)"):
+            made.mlm_probability = ratio
