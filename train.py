@@ -69,6 +69,10 @@ def quiet() -> None:
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Cannot split tensor of length")  # the last batch is smaller
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
 
 
 def fail(message: str) -> int:

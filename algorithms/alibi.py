@@ -3,6 +3,7 @@
 import inspect
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -135,4 +136,4 @@ def _is_position_table(path: str, module: nn.Module) -> bool:
 
 
 def _empty(table: nn.Module) -> Undo:
-    return chain(take_parameter(table, "weight"), mix(table, NoPositions))
+    return chain(partial(take_parameter, table, "weight"), partial(mix, table, NoPositions))

@@ -1,6 +1,7 @@
 """Gated linear units in the feed-forward of an encoder."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from cadenza.surgery.engine import Site, Stage, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.parameters import drawn, replace_parameter, set_attributes, take_parameter
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, chain, is_stock, mix
+from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix
 
 
 @dataclass(repr=False, eq=False)
@@ -52,24 +53,25 @@ class GLU(Surgery):
         if is_stock(module, "BertIntermediate", "RobertaIntermediate", "ElectraIntermediate"):
             return chain(self._gate(site, module.dense), self._retype(module, GatedIntermediate))
         if is_stock(module, "BertOutput", "RobertaOutput", "ElectraOutput"):
-            return chain(self._project(site, module.dense), mix(module, DropoutFirst))
+            return chain(self._project(site, module.dense), partial(mix, module, DropoutFirst))
         if is_stock(module, "FFN"):  # DistilBERT's
-            edits = self._gate(site, module.lin1), self._project(site, module.lin2)
-            return chain(*edits, self._retype(module, GatedFFN))
+            projections = self._gate(site, module.lin1), self._project(site, module.lin2)
+            return chain(*projections, self._retype(module, GatedFFN))
         return None
 
-    def _retype(self, module: nn.Module, mixin: type) -> Undo:
-        return chain(mix(module, VARIANTS[self.variant]), mix(module, mixin))
-
-    def _gate(self, site: Site, dense: nn.Linear) -> Undo:
+    def _gate(self, site: Site, dense: nn.Linear) -> Edit:
         rows = 2 * self._size(dense.out_features)
-        return chain(_redraw(site, dense, rows, dense.in_features), take_parameter(dense, "bias"))
+        redraw = partial(_redraw, site, dense, rows, dense.in_features)
+        return partial(chain, redraw, partial(take_parameter, dense, "bias"))
 
-    def _project(self, site: Site, dense: nn.Linear) -> Undo:
+    def _project(self, site: Site, dense: nn.Linear) -> Edit:
         columns = self._size(dense.in_features)
         if columns == dense.in_features:
-            return chain()
-        return _redraw(site, dense, dense.out_features, columns)
+            return chain
+        return partial(_redraw, site, dense, dense.out_features, columns)
+
+    def _retype(self, module: nn.Module, mixin: type) -> Edit:
+        return partial(chain, partial(mix, module, VARIANTS[self.variant]), partial(mix, module, mixin))
 
     def _size(self, stock: int) -> int:
         if isinstance(self.intermediate_size, float):
@@ -146,5 +148,5 @@ def _redraw(site: Site, dense: Any, rows: int, columns: int) -> Undo:
     old = dense.weight
     weight = drawn(site.host, nn.Linear, (rows, columns), like=old)
     new = Parameter(weight, requires_grad=old.requires_grad)
-    sizes = set_attributes(dense, in_features=columns, out_features=rows)
-    return chain(replace_parameter(dense, old, new), sizes)
+    sizes = partial(set_attributes, dense, in_features=columns, out_features=rows)
+    return chain(partial(replace_parameter, dense, old, new), sizes)

@@ -1,6 +1,7 @@
 """Vocabulary padding: embedding and output rows to a multiple that kernels like."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,27 +86,23 @@ def _is_outermost(site: Site) -> bool:
 
 def _pad(host: PreTrainedModel, words: Any, head: Any, rows: int) -> Undo:
     real = words.weight.shape[0]
-    edits = [_pad_parameter(host, nn.Embedding, words.weight, rows)]
-    edits.append(set_attributes(words, num_embeddings=rows))
-    edits.append(set_attributes(host.config, vocab_size=rows))
-    if head is not None:
-        edits += _pad_head(host, head, real, rows)
-    edits += [
-        set_attributes(module, vocab_size=rows)
-        for module in host.modules()
-        if getattr(module, "vocab_size", None) == real
-    ]
-    return chain(*edits)
+    counting = [m for m in host.modules() if getattr(m, "vocab_size", None) == real]
+    return chain(
+        partial(_pad_parameter, host, nn.Embedding, words.weight, rows),
+        partial(set_attributes, words, num_embeddings=rows),
+        *(partial(set_attributes, it, vocab_size=rows) for it in [host.config, *counting]),
+        chain if head is None else partial(_pad_head, host, head, real, rows),
+    )
 
 
-def _pad_head(host: PreTrainedModel, head: Any, real: int, rows: int) -> list[Undo]:
-    edits = []
-    if head.weight.shape[0] == real:  # not tied to the word embeddings
-        edits.append(_pad_parameter(host, nn.Linear, head.weight, rows))
-    if head.bias is not None:
-        edits.append(_pad_parameter(host, None, head.bias, rows))
-    edits.append(set_attributes(head, out_features=rows, real_vocabulary=real))
-    return [*edits, mix(head, PaddedVocabulary)]
+def _pad_head(host: PreTrainedModel, head: Any, real: int, rows: int) -> Undo:
+    tied = head.weight.shape[0] == rows  # padded with the word embeddings
+    return chain(
+        chain if tied else partial(_pad_parameter, host, nn.Linear, head.weight, rows),
+        chain if head.bias is None else partial(_pad_parameter, host, None, head.bias, rows),
+        partial(set_attributes, head, out_features=rows, real_vocabulary=real),
+        partial(mix, head, PaddedVocabulary),
+    )
 
 
 def _pad_parameter(host: PreTrainedModel, layer: type[nn.Module] | None, old: Parameter, rows: int) -> Undo:

@@ -18,7 +18,8 @@ class Progress(Callback):
     def fit_start(self, state: State, logger: Logger) -> None:
         if dist.get_global_rank() == 0:
             done = state.timestamp.batch.value
-            self.bar = tqdm(total=_batches(state), initial=done, unit="ba", file=sys.stderr)
+            total = _batches(state)
+            self.bar = tqdm(total=total, initial=done, unit="ba", file=sys.stderr, mininterval=0.5)
 
     def batch_end(self, state: State, logger: Logger) -> None:
         if self.bar is None:
@@ -50,9 +51,9 @@ def real_tokens_per_second(state: State) -> float:
 
 def _figures(state: State) -> str:
     shown = [f"{real_tokens_per_second(state):,.0f} tok/s"]
-    if state.train_metrics and "MaskedAccuracy" in state.train_metrics:
-        accuracy = float(state.train_metrics["MaskedAccuracy"].compute())
-        shown.insert(0, f"accuracy {accuracy:.1%}")
+    # Composer has computed it on all ranks; to compute it again on this one alone would wait for the others.
+    if (accuracy := state.train_metric_values.get("MaskedAccuracy")) is not None:
+        shown.insert(0, f"accuracy {float(accuracy):.1%}")
     if state.total_loss_dict:
         shown.insert(0, f"loss {state.total_loss_dict['loss/train/total']:.3f}")
     return ", ".join(shown)

@@ -13,6 +13,7 @@ from torch import nn
 from cadenza.surgery.errors import Conflict
 
 Undo = Callable[[], None]
+Edit = Callable[[], Undo]
 
 
 def mix(module: nn.Module, mixin: type) -> Undo:
@@ -33,13 +34,19 @@ def mix(module: nn.Module, mixin: type) -> Undo:
     return undo
 
 
-def chain(*undos: Undo) -> Undo:
-    """One way back for several edits, last edit first."""
+def chain(*edits: Edit) -> Undo:
+    """Do several edits, all or none: if one raises, those before it are undone. One way back for all."""
+    undos: list[Undo] = []
 
     def undo() -> None:
-        for step in reversed(undos):
-            step()
+        while undos:
+            undos.pop()()
 
+    try:
+        undos.extend(edit() for edit in edits)
+    except BaseException:
+        undo()
+        raise
     return undo
 
 

@@ -1,6 +1,7 @@
 """The engine: order, conflicts, shared modules, optimizers, reports."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.nn import Parameter
 from cadenza.algorithms import GLU, ALiBi, apply_alibi, apply_glu, apply_low_precision_norm
 from cadenza.surgery import Conflict, NoEffect, OrderError, Stage, Surgery, SurgeryError, in_order, mix
 from cadenza.surgery.attention import claim, is_attention
-from cadenza.surgery.parameters import replace_parameter
+from cadenza.surgery.parameters import replace_parameter, take_parameter
+from cadenza.surgery.retype import chain
 
 
 class Doubled:
@@ -121,6 +123,19 @@ def test_two_claims_of_one_field_conflict():
     apply_alibi(model)
     with pytest.raises(Conflict, match="attention bias is taken by alibi"):
         OtherBias().operate(model)
+
+
+def test_a_chain_is_all_or_nothing():
+    model = nn.Linear(2, 2)
+    weight = model.weight
+    with pytest.raises(Conflict):
+        chain(
+            partial(mix, model, Halved),
+            partial(take_parameter, model, "weight"),
+            partial(mix, model, Halved),
+        )
+    assert type(model) is nn.Linear
+    assert model.weight is weight
 
 
 def test_one_mixin_comes_once():
