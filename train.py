@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 import warnings
 
 EPILOG = """\
@@ -76,9 +77,10 @@ def quiet() -> None:
 
 
 def fail(message: str) -> int:
-    """Print one line and give exit code 2; under several ranks the first speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
-        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    """Print one line and give exit code 2."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(20)  # the launcher ends all with the first to fail: let rank 0 speak, if it fails as well
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     return 2
 
 
