@@ -8,6 +8,8 @@ from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
 from composer.models import HuggingFaceModel
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
+from cadenza.data import hub
+
 
 class ModelError(ValueError):
     """A model that can't be built as asked."""
@@ -38,7 +40,10 @@ def masked_lm(
         model = _from_config(model_type, fields, attention)
     else:
         model = _from_pretrained(pretrained, config or {}, attention)
-    return composer_model(model, tokenizer)
+    try:
+        return composer_model(model, tokenizer)
+    except ValueError as error:  # the tokenizer has more words than the table
+        raise ModelError(f"model: the tokenizer doesn't fit ({_in_short(error)})") from error
 
 
 def composer_model(model: PreTrainedModel, tokenizer: Any = None) -> HuggingFaceModel:
@@ -53,7 +58,6 @@ def composer_model(model: PreTrainedModel, tokenizer: Any = None) -> HuggingFace
         use_logits=True,
         metrics=metrics(),
         eval_metrics=metrics(),
-        # A tokenizer may know added words beyond its vocabulary; masked_lm sized the table by len().
         allow_embedding_resizing=False,
     )
 
@@ -68,30 +72,32 @@ def _from_config(model_type: str, fields: dict[str, Any], attention: str) -> Pre
     try:
         known = AutoConfig.for_model(model_type)
     except ValueError as error:
-        raise ModelError(f"model_type {model_type!r} is not a transformers model type") from error
+        raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
     for name in fields:
         if not hasattr(known, name):
             near = difflib.get_close_matches(name, list(known.to_dict()), n=1)
             hint = f"; nearest: {near[0]}" if near else ""
-            raise ModelError(f"config.{name} is not a field of {type(known).__name__}{hint}")
+            raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
     try:
         config = AutoConfig.for_model(model_type, **fields)
         return AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
     except Exception as error:
-        raise ModelError(f"{model_type} can't be built: {_in_short(error)}") from error
+        raise ModelError(f"model: {model_type} can't be built: {_in_short(error)}") from error
 
 
 def _from_pretrained(name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ModelError(f"pretrained: there is no folder {name}")
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ModelError(f"model.pretrained: there is no folder {name}")
+    local = folder.is_dir() or not hub.reachable()
+    source = str(folder) if folder.is_dir() else name
+    options = {"attn_implementation": attention, "local_files_only": local, **fields}
     try:
-        return AutoModelForMaskedLM.from_pretrained(
-            str(Path(name).expanduser()) if name.startswith("~") else name,
-            attn_implementation=attention,
-            **fields,
-        )
+        return AutoModelForMaskedLM.from_pretrained(source, **options)
     except Exception as error:
-        raise ModelError(f"pretrained: {name} can't be loaded ({_in_short(error)})") from error
+        offline = local and not folder.is_dir()
+        reason = "it isn't cached, and the Hub doesn't answer" if offline else _in_short(error)
+        raise ModelError(f"model.pretrained: {name} can't be loaded ({reason})") from error
 
 
 def _in_short(error: Exception) -> str:

@@ -33,6 +33,7 @@ def main():
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
     monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setitem(sys.modules, "streaming", None)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +47,14 @@ def _offline(monkeypatch):
         (["data.source=no/*.jsonl"], "error: data.source: no file matches no/*.jsonl"),
         (["data.source=mds"], "install it with: make install-streaming"),
         (["tokenizer.name=bert-base-uncased"], "tokenizer.name: bert-base-uncased can't be loaded"),
-        (["model.pretrained=./nowhere"], "error: pretrained: there is no folder ./nowhere"),
-        (["model.model_type=brt"], "model_type 'brt' is not a transformers model type"),
-        (["model.config.hiden_size=8"], "config.hiden_size is not a field of BertConfig"),
+        (["model.pretrained=./nowhere"], "error: model.pretrained: there is no folder ./nowhere"),
+        (["model.pretrained=bert-base-uncased"], "it isn't cached, and the Hub doesn't answer"),
+        (["model.model_type=brt"], "model.model_type 'brt' is not a transformers model type"),
+        (["model.config.hiden_size=8"], "model.config.hiden_size is not a field of BertConfig; nearest"),
+        (
+            ["model.config.hidden_size=30"],
+            "The hidden size (30) is not a multiple of the number of attention",
+        ),
         (["algorithms.alibbi={}"], "unknown technique algorithms.alibbi; did you mean 'alibi'?"),
         (["algorithms.glu.variant=gelu"], "glu variant 'gelu' is not one of geglu, swiglu, reglu"),
         (["train.precision=amp_bf16"], "amp_bf16 can't run on a CPU; use fp32 or auto"),

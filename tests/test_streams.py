@@ -1,0 +1,81 @@
+"""Hub data sets by streaming, on a local stand-in for the Hub: the same library, no network."""
+
+import json
+
+import pytest
+import torch
+
+from cadenza.data import DataError, TextConfig, build_dataspec, documents, hub, train_wordpiece
+
+TEXTS = [f"document number {n} says {n * n}" for n in range(40)]
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Answer `load_dataset` from files of 10 documents; returns what was asked for."""
+    import datasets
+
+    files = []
+    for part in range(4):
+        path = tmp_path / f"{part}.jsonl"
+        rows = TEXTS[10 * part : 10 * part + 10]
+        path.write_text("".join(json.dumps({"text": text, "url": "x"}) + "\n" for text in rows))
+        files.append(str(path))
+    calls, real = [], datasets.load_dataset
+
+    def load(name, subset, split, streaming):
+        calls.append((name, subset, split, streaming))
+        return real("json", data_files=files, split="train", streaming=streaming)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    return calls
+
+
+def test_c4_is_streamed_shuffled_and_capped(asked):
+    cfg = TextConfig(source="c4", eval_documents=7, shuffle_buffer=16)
+    train = list(documents(cfg, train=True, seed=1))
+    assert asked == [("allenai/c4", "en", "train", True)]
+    assert sorted(train) == sorted(TEXTS)
+    assert train != TEXTS
+    assert train == list(documents(cfg, train=True, seed=1))
+    assert train != list(documents(cfg, train=True, seed=2))
+    assert list(documents(cfg, train=False)) == TEXTS[:7]
+    assert asked[-1] == ("allenai/c4", "en", "validation", True)
+
+
+def test_ranks_read_different_documents(asked, monkeypatch):
+    from composer.utils import dist
+
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    read = []
+    for rank in range(2):
+        monkeypatch.setattr(dist, "get_global_rank", lambda rank=rank: rank)
+        read.append(set(documents(TextConfig(source="some/set"), train=True)))
+    assert read[0] | read[1] == set(TEXTS)
+    assert not read[0] & read[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_makes_batches(asked, workers):
+    tokenizer = train_wordpiece(TEXTS, 300)
+    cfg = TextConfig(source="c4", max_seq_len=16, num_workers=workers)
+    spec = build_dataspec(cfg, tokenizer, train=False, batch_size=8, seed=3)
+    batches = [spec.batch_transforms(batch) for batch in spec.dataloader]
+    assert sum(len(batch["input_ids"]) for batch in batches) == len(TEXTS), "each once, whatever the workers"
+    assert all((batch["labels"] != -100).any() for batch in batches)
+    again = [spec.batch_transforms(batch) for batch in spec.dataloader]
+    assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(batches, again, strict=True))
+
+
+def test_a_wrong_field_or_a_broken_set_is_said(asked, monkeypatch):
+    with pytest.raises(DataError, match=r"data\.text_field: allenai/c4 has no 'body', but text, url"):
+        documents(TextConfig(source="c4", text_field="body"), train=True)
+    import datasets
+
+    def fail(*args, **kwargs):
+        raise FileNotFoundError("no such\nsubset")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match=r"'a/b' can't be read \(FileNotFoundError: no such subset\); check"):
+        documents(TextConfig(source="a/b"), train=True)
