@@ -9,6 +9,7 @@ from composer import Trainer
 from composer.core import DataSpec
 from composer.models import HuggingFaceModel
 from composer.utils import dist, reproducibility
+from torch.utils.data import IterableDataset
 
 from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
 from cadenza.models import masked_lm
@@ -113,11 +114,18 @@ def build_trainer(
         model=model,
         train_dataloader=train,
         eval_dataloader=evaluation,
+        eval_subset_num_batches=_all_batches(evaluation),
         optimizers=build.optimizer(recipe.optimizer, model),
         progress_bar=False,
         accumulate_train_batch_on_tokens=True,  # micro-batches weigh by labels, not by samples
         **settings,
     )
+
+
+def _all_batches(evaluation: DataSpec) -> int:
+    """Composer's word for a whole evaluation; of a stream, which has no length, it wants a number."""
+    loader: Any = evaluation.dataloader
+    return 10**9 if isinstance(loader.dataset, IterableDataset) else -1
 
 
 def parameter_count(model: torch.nn.Module) -> int:

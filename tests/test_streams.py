@@ -1,11 +1,13 @@
 """Hub data sets by streaming, on a local stand-in for the Hub: the same library, no network."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from cadenza.data import DataError, TextConfig, build_dataspec, documents, hub, train_wordpiece
+from cadenza.recipe import load, play
 
 TEXTS = [f"document number {n} says {n * n}" for n in range(40)]
 
@@ -66,6 +68,20 @@ def test_a_stream_makes_batches(asked, workers):
     assert all((batch["labels"] != -100).any() for batch in batches)
     again = [spec.batch_transforms(batch) for batch in spec.dataloader]
     assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(batches, again, strict=True))
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_and_evaluates_on_a_stream(asked, tmp_path, capsys):
+    root = Path(__file__).parent.parent / "yamls"
+    sizes = [f"model.config.{name}=32" for name in ("hidden_size", "intermediate_size")]
+    data = ["data.source=c4", "data.eval_documents=9", "data.max_seq_len=16", "data.num_workers=1"]
+    train = ["train.max_duration=3ba", "train.global_batch_size=8", "train.save_interval=null"]
+    tokenizer = ["tokenizer.vocab_size=300", f"tokenizer.cache_dir={tmp_path}"]
+    pairs = [*sizes, *data, *train, *tokenizer, f"train.run_folder={tmp_path}"]
+    files = [str(root / "mosaicbert.yaml"), str(root / "scale/cpu.yaml")]
+    record = json.loads(play.play(load(files, pairs)).read_text())
+    assert record["train"]["batches"] == 3
+    assert 0 < record["eval"]["unigram_entropy"] < record["eval"]["loss"] < 10
 
 
 def test_a_wrong_field_or_a_broken_set_is_said(asked, monkeypatch):
