@@ -3,16 +3,24 @@
 from composer.core import Algorithm
 
 from cadenza.algorithms.alibi import ALiBi, apply_alibi
+from cadenza.algorithms.flash_attention import FlashAttention, apply_flash_attention
 from cadenza.algorithms.glu import GLU, apply_glu
 from cadenza.algorithms.low_precision_norm import LowPrecisionNorm, apply_low_precision_norm
 from cadenza.algorithms.masking_schedule import MaskingSchedule
+from cadenza.algorithms.sequence_packing import SequencePacking, apply_sequence_packing
+from cadenza.algorithms.sparse_prediction import SparsePrediction, apply_sparse_prediction
+from cadenza.algorithms.unpadding import Unpadding, apply_unpadding
 from cadenza.algorithms.vocab_padding import VocabPadding, apply_vocab_padding
 
 REGISTRY: dict[str, type[Algorithm]] = {
     "alibi": ALiBi,
+    "flash_attention": FlashAttention,
     "glu": GLU,
     "low_precision_norm": LowPrecisionNorm,
     "masking_schedule": MaskingSchedule,
+    "sequence_packing": SequencePacking,
+    "sparse_prediction": SparsePrediction,
+    "unpadding": Unpadding,
     "vocab_padding": VocabPadding,
 }
 
@@ -20,11 +28,19 @@ __all__ = [
     "GLU",
     "REGISTRY",
     "ALiBi",
+    "FlashAttention",
     "LowPrecisionNorm",
     "MaskingSchedule",
+    "SequencePacking",
+    "SparsePrediction",
+    "Unpadding",
     "VocabPadding",
     "apply_alibi",
+    "apply_flash_attention",
     "apply_glu",
     "apply_low_precision_norm",
+    "apply_sequence_packing",
+    "apply_sparse_prediction",
+    "apply_unpadding",
     "apply_vocab_padding",
 ]

@@ -95,8 +95,12 @@ class AlibiBias:
         dtype = torch.promote_types(query.dtype, torch.float32)
         at = torch.arange(k, device=query.device, dtype=dtype)
         distance = (at[None, :] - at[k - q :, None]).abs()
-        slopes = alibi_slopes(num_heads, query.device).to(dtype)
+        slopes = self.slopes(num_heads, query.device).to(dtype)
         return (-slopes[:, None, None] * distance).to(query.dtype)
+
+    def slopes(self, num_heads: int, device: torch.device) -> Tensor:
+        """(num_heads,) float64, for kernels that add the bias themselves."""
+        return alibi_slopes(num_heads, device)
 
     def __repr__(self) -> str:
         return "alibi"

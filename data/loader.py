@@ -10,16 +10,20 @@ from torch.utils.data import DataLoader
 from cadenza.data.config import TextConfig
 from cadenza.data.errors import DataError
 from cadenza.data.masking import IGNORED, Batch, MaskedLMCollator
+from cadenza.data.packing import PackedDocuments, PackedStream
 from cadenza.data.sequences import EpochSampler, TokenizedDocuments, TokenizedStream
 from cadenza.data.sources import documents
 
 
-def build_dataspec(cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int) -> DataSpec:
+def build_dataspec(
+    cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int, packed: bool = False
+) -> DataSpec:
     """Masked-LM batches of this rank, to train on or to evaluate.
 
     Args:
         batch_size: sequences of this device's batch.
         seed: of the order and of the masks.
+        packed: whether rows hold several documents, with `document_ids`; see `cadenza.data.packing`.
 
     Raises:
         DataError: no such source, or fewer sequences than one batch of all devices.
@@ -30,10 +34,13 @@ def build_dataspec(cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: 
     options = tokenizer, cfg.max_seq_len, cfg.long_documents == "split"
     if isinstance(texts, list):
         dataset = TokenizedDocuments(texts, *options)
+        if packed:
+            dataset = PackedDocuments(dataset, cfg.max_seq_len, seed)
         _check_size(dataset, texts, cfg, train, batch_size)
         sampler = EpochSampler(dataset, train, seed)
     else:
-        dataset, sampler = TokenizedStream(texts, *options), None
+        stream = PackedStream if packed else TokenizedStream
+        dataset, sampler = stream(texts, *options), None
     loader = DataLoader(
         dataset,
         sampler=sampler,

@@ -45,7 +45,8 @@ class MaskedLMCollator:
         self._mlm_probability = ratio
 
     def __call__(self, examples: list[dict[str, Any]]) -> Batch:
-        """(batch, length) `input_ids` and `attention_mask`, and (batch,) `draw`.
+        """(batch, length) `input_ids` and `attention_mask`, and (batch,) `draw`; of packed rows
+        `document_ids`, too.
 
         The length is that of the longest example, rounded up to a multiple of 8.
         """
@@ -58,7 +59,12 @@ class MaskedLMCollator:
             ids[row, :size] = example["input_ids"]
             attention[row, :size] = 1
         draw = torch.tensor([example["draw"] for example in examples])
-        return {"input_ids": ids, "attention_mask": attention, "draw": draw}
+        batch = {"input_ids": ids, "attention_mask": attention, "draw": draw}
+        if "document_ids" in examples[0]:
+            batch["document_ids"] = torch.full_like(ids, -1)
+            for row, example in enumerate(examples):
+                batch["document_ids"][row, : len(example["document_ids"])] = example["document_ids"]
+        return batch
 
     def mask(self, batch: Batch) -> Batch:
         """The batch with corrupted `input_ids` and with `labels`, and without `draw`.
@@ -74,9 +80,10 @@ class MaskedLMCollator:
             chosen.view(-1)[select.masked_fill(~eligible, 1.0).argmin()] = True
         words = self.words[(replace * len(self.words)).long()]
         corrupted = torch.where(corrupt < 0.8, self.mask_token, torch.where(corrupt < 0.9, words, ids))
+        kept = {name: batch[name] for name in ("attention_mask", "document_ids") if name in batch}
         return {
+            **kept,
             "input_ids": torch.where(chosen, corrupted, ids),
-            "attention_mask": batch["attention_mask"],
             "labels": ids.masked_fill(~chosen, IGNORED),
         }
 

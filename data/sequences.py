@@ -48,14 +48,19 @@ class TokenizedStream(IterableDataset):
     """A stream, tokenized as it comes; draws are numbered without overlap over ranks and workers."""
 
     def __init__(self, texts: Iterable[str], tokenizer: Any, max_seq_len: int, split: bool) -> None:
-        self.texts, self.options = texts, (tokenizer, max_seq_len, split)
+        self.texts, self.max_seq_len = texts, max_seq_len
+        self.options = tokenizer, max_seq_len, split
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
         workers, index = (1, 0) if worker is None else (worker.num_workers, worker.id)
         first, step = dist.get_global_rank() * workers + index, dist.get_world_size() * workers
-        for count, ids in enumerate(tokenized(self.texts, *self.options)):
-            yield {"input_ids": torch.from_numpy(ids.astype(np.int64)), "draw": first + count * step}
+        for count, row in enumerate(self.rows(tokenized(self.texts, *self.options))):
+            yield {**row, "draw": first + count * step}
+
+    def rows(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
+        """One sequence a row."""
+        return ({"input_ids": torch.from_numpy(ids.astype(np.int64))} for ids in sequences)
 
 
 class EpochSampler(DistributedSampler):
@@ -64,7 +69,7 @@ class EpochSampler(DistributedSampler):
     Composer sets the epoch of evaluation samplers, too; evaluation must draw the same masks all the same.
     """
 
-    def __init__(self, dataset: TokenizedDocuments, train: bool, seed: int) -> None:
+    def __init__(self, dataset: Any, train: bool, seed: int) -> None:
         place = {"num_replicas": dist.get_world_size(), "rank": dist.get_global_rank()}
         super().__init__(dataset, shuffle=train, drop_last=train, seed=seed, **place)
         self.offset = len(dataset) if train else 0

@@ -1,12 +1,13 @@
 """A recipe played: model, data, techniques and Trainer put together, trained, evaluated, recorded."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from composer import Trainer
-from composer.core import DataSpec
+from composer.core import Algorithm, DataSpec
 from composer.models import HuggingFaceModel
 from composer.utils import dist, reproducibility
 from torch.utils.data import IterableDataset
@@ -32,7 +33,7 @@ def rehearse(recipe: Recipe) -> tuple[list[Report], dict[str, int]]:
     """Operate on the model without training: the reports, and parameter counts before and after."""
     settings = trainer_settings(recipe)
     model, tokenizer = model_and_tokenizer(recipe)
-    dataspecs(recipe, tokenizer)
+    dataspecs(recipe, tokenizer, settings["algorithms"])
     before = parameter_count(model)
     reports = [a.operate(model) for a in settings["algorithms"] if isinstance(a, Surgery)]
     return reports, {"stock": before, "after_surgery": parameter_count(model)}
@@ -43,7 +44,7 @@ def play(recipe: Recipe) -> Path | None:
     settings = trainer_settings(recipe)
     model, tokenizer = model_and_tokenizer(recipe)
     stock = parameter_count(model)
-    train, evaluation = dataspecs(recipe, tokenizer)
+    train, evaluation = dataspecs(recipe, tokenizer, settings["algorithms"])
     trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
     trainer.fit()
@@ -57,8 +58,11 @@ def play(recipe: Recipe) -> Path | None:
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
-def dataspecs(recipe: Recipe, tokenizer: Any) -> tuple[DataSpec, DataSpec]:
-    """The training and the evaluation data of this rank."""
+def dataspecs(
+    recipe: Recipe, tokenizer: Any, algorithms: Sequence[Algorithm] = ()
+) -> tuple[DataSpec, DataSpec]:
+    """The training and the evaluation data of this rank; an algorithm may want packed training rows."""
+    packed = any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
     world = dist.get_world_size()
     train = recipe.train
     batch = build.per_device(train.global_batch_size, world, "train.global_batch_size")
@@ -66,7 +70,7 @@ def dataspecs(recipe: Recipe, tokenizer: Any) -> tuple[DataSpec, DataSpec]:
     eval_batch = build.per_device(eval_batch, world, "train.eval_batch_size")
     common = {"cfg": recipe.data, "tokenizer": tokenizer, "seed": recipe.seed}
     return (
-        build_dataspec(train=True, batch_size=batch, **common),
+        build_dataspec(train=True, batch_size=batch, packed=packed, **common),
         build_dataspec(train=False, batch_size=eval_batch, **common),
     )
 

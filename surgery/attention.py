@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from cadenza.surgery.documents import Documents
 from cadenza.surgery.errors import Conflict, SurgeryError
-from cadenza.surgery.retype import Undo, stock_class
+from cadenza.surgery.layout import ReadsDocuments
+from cadenza.surgery.retype import Undo, mix, stock_class, unmix
+from cadenza.surgery.varlen import Varlen, added, stock_kernel
 
 SEAM = "cadenza"
 
@@ -30,11 +33,23 @@ Bias = Callable[[Tensor, Tensor], Tensor]
 class Plan:
     """What the techniques asked of an attention, one field each; None is not claimed.
 
-    `stock` is the model's own implementation, `sdpa` or `eager`: it does the computing.
+    The plan stands on each attention module and, for what concerns a whole batch, on the base model.
+
+    Args:
+        stock: the model's own implementation, `sdpa` or `eager`: it computes where no kernel is claimed.
+        bias: added to the scores.
+        kernel: what computes attention, a name in `cadenza.surgery.kernels`; padding is left out.
+        layout: `unpadded`; the layers see real tokens only. On the base model.
+        packing: whether batches may bring `document_ids`. On the base model.
+        rows: where the labelled rows are selected, `last_layer` or `output`. On the base model.
     """
 
     stock: str
     bias: Bias | None = None
+    kernel: str | None = None
+    layout: str | None = None
+    packing: bool | None = None
+    rows: str | None = None
 
     def claims(self) -> list[str]:
         """The claimed fields, as `field=value`."""
@@ -52,6 +67,12 @@ def is_attention(module: nn.Module) -> bool:
     if not (hasattr(module, "is_causal") and hasattr(module, "config")):
         return False
     return hasattr(sys.modules.get(stock_class(module).__module__), "ALL_ATTENTION_FUNCTIONS")
+
+
+def base_models(model: nn.Module) -> list[Any]:
+    """The headless models in `model` whose attention goes through the interface; no encoder-decoders."""
+    found = (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.base_model is m)
+    return [m for m in found if not m.config.is_encoder_decoder and any(attention_modules(m))]
 
 
 def is_cross_attention(module: nn.Module) -> bool:
@@ -76,15 +97,21 @@ def open_seam(model: nn.Module) -> Undo:
             raise SurgeryError(f"attn_implementation={stock!r}: load the model with 'sdpa' or 'eager'")
         module.attention_plan = Plan(stock)
         module.config._attn_implementation = SEAM
+    for base in base_models(model):
+        if "attention_plan" not in base.__dict__:
+            base.attention_plan = Plan(next(attention_modules(base)).attention_plan.stock)
+            mix(base, ReadsDocuments)
     return lambda: close_seam(model)
 
 
 def close_seam(model: nn.Module) -> None:
     """Give `model` its stock attention back, unless a technique still has a claim."""
-    modules = [m for m in attention_modules(model) if "attention_plan" in m.__dict__]
+    modules = [*attention_modules(model), *base_models(model)]
+    modules = [m for m in modules if "attention_plan" in m.__dict__]
     if any(m.attention_plan.claims() for m in modules):
         return
     for module in modules:
+        unmix(module, ReadsDocuments)
         module.config._attn_implementation = module.attention_plan.stock
         del module.attention_plan
 
@@ -126,21 +153,41 @@ def attend(
         (batch, q, heads, head_dim), and the attention weights if the stock kernel gives them.
     """
     plan: Plan = module.attention_plan
+    if (documents := kwargs.pop("documents", None)) is not None:
+        return by_document(plan, module, query, key, value, documents, kwargs)
     if plan.stock == "sdpa" and plan.bias is None:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
     mask = _see(module, query, key, attention_mask, kwargs.get("is_causal"))
     bias = None if plan.bias is None else plan.bias(query, key)
-    return _kernel(plan, module)(module, query, key, value, _added(mask, bias, query), **kwargs)
+    return stock_kernel(module)(module, query, key, value, added(mask, bias, query), **kwargs)
+
+
+def by_document(
+    plan: Plan,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents,
+    options: dict[str, Any],
+) -> tuple[Tensor, None]:
+    """Attention of each document to itself alone; padding is left out, and comes out as zeros.
+
+    Shapes as in `attend`; with unpadded tokens the batch is 1.
+    """
+    from cadenza.surgery import kernels  # not before: `python -m cadenza.surgery.kernels` runs it itself
+
+    if is_cross_attention(module):
+        raise SurgeryError("cross-attention can't be computed by document")
+    batch, _, length, _ = query.shape
+    call = Varlen.of(module, plan.bias, documents, options)
+    tokens = [documents.gather(x.transpose(1, 2)) for x in (query, key, value)]
+    output = kernels.run(plan.kernel, call, *tokens)
+    return documents.scatter(output, batch, length), None
 
 
 def _shares(module: nn.Module, other: nn.Module) -> bool:
     return module.config is other.config and "attention_plan" in module.__dict__
-
-
-def _kernel(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    if plan.stock == "sdpa":
-        return ALL_ATTENTION_FUNCTIONS["sdpa"]
-    return sys.modules[stock_class(module).__module__].eager_attention_forward
 
 
 def _see(
@@ -153,17 +200,6 @@ def _see(
     # Transformers skips a causal mask only where queries and keys start at the same position.
     shape = (1, 1, query.shape[-2], key.shape[-2])
     return torch.ones(shape, dtype=torch.bool, device=query.device).tril()
-
-
-def _added(mask: Tensor | None, bias: Tensor | None, query: Tensor) -> Tensor | None:
-    """Mask and bias as one term to add to the scores, (1 or batch, 1 or heads, q, k)."""
-    if mask is None:
-        return None if bias is None else bias[None]
-    if mask.dtype != torch.bool:
-        return mask if bias is None else mask + bias
-    # The dtype's lowest number and not -inf: a row that sees nothing must not become NaN.
-    lowest = torch.tensor(torch.finfo(query.dtype).min, dtype=query.dtype, device=query.device)
-    return torch.where(mask, query.new_zeros(()) if bias is None else bias, lowest)
 
 
 AttentionInterface.register(SEAM, attend)

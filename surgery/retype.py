@@ -4,8 +4,9 @@ The module object stays, and with it its parameters, state-dict keys, hooks, dty
 ties. Python allows this for any `nn.Module`; `torch.nn.utils.parametrize` rests on the same rule.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from torch import nn
@@ -25,13 +26,23 @@ def mix(module: nn.Module, mixin: type) -> Undo:
     stock, mixins = _parts(module)
     if mixin in mixins:
         raise Conflict(f"{type(module).__name__} has {mixin.__name__} already; undo that first")
-    module.__class__ = _mixed(stock, (mixin, *mixins))
+    # Sorted, so that the order in which techniques come makes no other class.
+    module.__class__ = _mixed(stock, tuple(sorted((mixin, *mixins), key=lambda m: m.__name__)))
+    return lambda: unmix(module, mixin)
 
-    def undo() -> None:
-        stock, mixins = _parts(module)
-        module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
 
-    return undo
+def unmix(module: nn.Module, mixin: type) -> None:
+    """Take `mixin` out of the class of `module`, if it's there."""
+    stock, mixins = _parts(module)
+    module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
+
+
+def bound(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call of the stock `forward` of `module` by name: its own arguments, and those it takes as `**`."""
+    signature = inspect.signature(stock_class(module).forward)
+    named = dict(signature.bind(module, *args, **kwargs).arguments)
+    named.pop("self")
+    return named, named.pop("kwargs", {})
 
 
 def chain(*edits: Edit) -> Undo:
@@ -76,10 +87,33 @@ def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
     name = "".join(m.__name__ for m in mixins) + stock.__name__
     body = {
         "__module__": stock.__module__,
+        "__qualname__": stock.__qualname__,  # transformers looks up by it which outputs a class records
         "__reduce_ex__": _reduce,
         "_retyped_from": (stock, mixins),
     }
+    if forwards := [mixin for mixin in mixins if "forward" in vars(mixin)]:
+        body["forward"] = _signed(stock, forwards)
     return type(name, (*mixins, stock), body)
+
+
+def _signed(stock: Any, mixins: list[Any]) -> Callable:
+    """The first mixin's `forward` under the stock signature, by which trainers choose what they pass.
+
+    Keyword-only parameters that mixins add stand in it, too.
+    """
+
+    @wraps(stock.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return mixins[0].forward(self, *args, **kwargs)
+
+    signature = inspect.signature(stock.forward)
+    parameters = dict(signature.parameters)
+    for mixin in mixins:
+        own = inspect.signature(mixin.forward).parameters.values()
+        parameters |= {p.name: p for p in own if p.kind is p.KEYWORD_ONLY and p.name not in parameters}
+    in_order = sorted(parameters.values(), key=lambda p: p.kind)
+    forward.__signature__ = signature.replace(parameters=in_order)  # pyright: ignore[reportFunctionMemberAccess]
+    return forward
 
 
 def _reduce(module: nn.Module, protocol: Any) -> tuple:

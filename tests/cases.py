@@ -5,17 +5,26 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+import effects
 import torch
-from families import CONFIGS
+from families import CONFIGS, ENCODERS
 
 from cadenza.algorithms import (
     GLU,
     ALiBi,
+    FlashAttention,
     LowPrecisionNorm,
+    SequencePacking,
+    SparsePrediction,
+    Unpadding,
     VocabPadding,
     apply_alibi,
+    apply_flash_attention,
     apply_glu,
     apply_low_precision_norm,
+    apply_sequence_packing,
+    apply_sparse_prediction,
+    apply_unpadding,
     apply_vocab_padding,
 )
 from cadenza.surgery import Report, Surgery
@@ -25,16 +34,18 @@ ALL = tuple(CONFIGS)
 
 @dataclass(frozen=True)
 class Case:
-    """A technique: functional form, Algorithm, the families it claims, and where it has its effect."""
+    """A technique: functional form, Algorithm, families that it claims, where and how it has its effect."""
 
     apply: Callable[..., Report]
     algorithm: Callable[..., Surgery]
     families: tuple[str, ...]
     context: Callable = nullcontext
+    effect: Callable = effects.logits  # of a model, a family and a context; a tensor that must change
 
 
 CASES: dict[str, Case] = {
     "alibi": Case(apply_alibi, ALiBi, ALL),
+    "flash_attention": Case(apply_flash_attention, FlashAttention, ALL, effect=effects.scores_computed),
     "glu": Case(apply_glu, GLU, ("bert", "roberta", "electra", "distilbert")),
     "low_precision_norm": Case(
         apply_low_precision_norm,
@@ -42,6 +53,11 @@ CASES: dict[str, Case] = {
         ALL,
         partial(torch.autocast, "cpu", dtype=torch.bfloat16),
     ),
+    "sequence_packing": Case(apply_sequence_packing, SequencePacking, ALL, effect=effects.packed_logits),
+    "sparse_prediction": Case(
+        apply_sparse_prediction, SparsePrediction, ENCODERS, effect=effects.labelled_logits
+    ),
+    "unpadding": Case(apply_unpadding, Unpadding, ALL, effect=effects.rows_in_layers),
     "vocab_padding": Case(apply_vocab_padding, VocabPadding, ALL),
 }
 

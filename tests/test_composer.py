@@ -40,7 +40,7 @@ def test_init_plays_the_functional_form(name, family):
     assert algorithm.match(Event.INIT, state)
     assert not any(algorithm.match(event, state) for event in Event if event != Event.INIT)
     algorithm.apply(Event.INIT, state, logger)
-    report = case.apply(twin)
+    report = case.apply(composer_model(twin))
     assert len(algorithm.report) == len(report)
     assert logger.logged == {f"{type(algorithm).__name__}/modules": len(report)}
     inputs = batch(family)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import random
 
 import pytest
 import torch
@@ -48,15 +49,22 @@ def membership(optimizer):
     return sorted(id(p) for group in optimizer.param_groups for p in group["params"])
 
 
+def some_orders(names, most=14):
+    """All orders of few techniques; of more: there, back, so that each pair comes both ways, and at random."""
+    every = list(itertools.permutations(names)) if len(names) < 4 else []
+    shuffled = random.Random(0)
+    drawn = [tuple(shuffled.sample(names, len(names))) for _ in range(most - 2)]
+    return every or [tuple(names), tuple(names[::-1]), *drawn]
+
+
 @every_pair
 def test_effect(name, family):
     case, model = CASES[name], build(family)
-    before = logits(model, family, case.context)
-    shape = before.shape
+    before = case.effect(model, family, case.context)
     case.apply(model)
-    after = logits(model, family, case.context)
+    after = case.effect(model, family, case.context)
     assert after.isfinite().all()
-    assert after.shape != shape or (after - before).abs().max() > 1e-5
+    assert after.shape != before.shape or (after - before).abs().max() > 1e-5
 
 
 @every_pair
@@ -88,7 +96,7 @@ def test_undo(name, family):
 
 @every_family
 def test_any_order_gives_the_same_model(family):
-    orders = list(itertools.permutations(claimed(family)))
+    orders = some_orders(claimed(family))
     results = []
     for order in orders:
         model = build(family)
@@ -107,7 +115,7 @@ def test_any_order_gives_the_same_model(family):
 
 @every_family
 def test_undo_in_any_order(family):
-    for order in itertools.permutations(claimed(family)):
+    for order in some_orders(claimed(family)):
         model = build(family)
         optimizer = grouped(model)
         before, state, members = logits(model, family), snapshot(model), membership(optimizer)

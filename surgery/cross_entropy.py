@@ -1,0 +1,51 @@
+"""Cross-entropy that turns the logits into their own gradient: one buffer where stock holds three."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = {"cpu": 2**18, "cuda": 2**27}  # elements that are worked on together: on a CPU, what its cache holds
+
+
+def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy of `logits` (rows, vocabulary) and `labels` (rows,), a 0-dim tensor.
+
+    `logits` are consumed: they hold their gradient afterwards, so that neither log-probabilities nor a
+    second gradient buffer of (rows, vocabulary) are ever there. Every label counts. Half-precision logits
+    are computed with in float32, as under autocast; their gradient is rounded once.
+    """
+    return _CrossEntropy.apply(logits, labels)  # pyright: ignore[reportReturnType]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        rows, vocabulary = logits.shape
+        together = max(1, CHUNK.get(logits.device.type, CHUNK["cpu"]) // vocabulary)
+        gradient = logits.detach()
+        parts = zip(gradient.split(together), labels.split(together), strict=True)
+        losses = [_chunk_(chunk, target, rows) for chunk, target in parts]
+        ctx.save_for_backward(gradient)
+        # No row: the mean of nothing, as stock has it.
+        return torch.cat(losses).mean() if losses else logits.new_full((), torch.nan)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(upstream), None
+
+
+def _chunk_(logits: Tensor, labels: Tensor, rows: int) -> Tensor:
+    """The (chunk,) losses; `logits` become the gradient of the mean over `rows` of them."""
+    work = logits if logits.dtype == torch.float64 else logits.float()
+    top = work.amax(1, keepdim=True)
+    right = work.gather(1, labels[:, None])
+    total = work.sub_(top).exp_().sum(1, keepdim=True)
+    work.mul_(1 / (total * rows))
+    work.scatter_add_(1, labels[:, None], torch.full_like(top, -1 / rows))
+    if work.dtype != logits.dtype:
+        logits.copy_(work)
+    return (total.log() + top - right)[:, 0]

@@ -1,0 +1,146 @@
+"""What each attention kernel can express, as data. `python -m cadenza.surgery.kernels` prints it."""
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from cadenza.surgery import varlen
+from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.varlen import Varlen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and what it can express.
+
+    Args:
+        run: computes attention by document; see `cadenza.surgery.varlen`.
+        devices, dtypes: of query, key and value.
+        bias, window, causal, dropout: whether it takes them.
+        module: the Python module that it needs beside torch.
+        torch: the first version of torch that has it.
+    """
+
+    run: Callable[..., Tensor]
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    alibi: bool = True
+    window: bool = True
+    causal: bool = True
+    dropout: bool = False
+    module: str | None = None
+    torch: tuple[int, int] = (2, 5)
+
+    def missing(self) -> str | None:
+        """What must be installed before it runs here; None: nothing."""
+        if tuple(int(part) for part in torch.__version__.split(".")[:2]) < self.torch:
+            return "torch>={}.{}".format(*self.torch)
+        try:
+            found = self.module is None or importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # the package around it
+            found = False
+        return None if found else self.module
+
+
+ALL = ("float32", "bfloat16", "float16")
+HALF = ("bfloat16", "float16")
+
+KERNELS: dict[str, Kernel] = {
+    "flash": Kernel(varlen.flash, ("cuda",), HALF, dropout=True, module="flash_attn"),
+    "flex": Kernel(varlen.flex, ("cuda",), ALL),
+    "fa4": Kernel(varlen.fa4, ("cuda",), HALF, module="flash_attn.cute", torch=(2, 11)),
+    "sdpa": Kernel(varlen.stock, ("cpu", "cuda"), (*ALL, "float64"), dropout=True),
+}
+"""In the order in which `auto` prefers them. FA4's kernel is experimental: it has to be asked for."""
+
+AUTO = ("flash", "flex", "sdpa")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one call of attention asks of a kernel."""
+
+    device: str
+    dtype: str
+    alibi: bool = False
+    window: bool = False
+    causal: bool = False
+    dropout: bool = False
+
+    @classmethod
+    def of(cls, call: Varlen, query: Tensor) -> "Needs":
+        return cls(
+            device=query.device.type,
+            dtype=str(query.dtype).removeprefix("torch."),
+            alibi=call.bias is not None,
+            window=call.window is not None,
+            causal=call.causal,
+            dropout=call.dropout > 0,
+        )
+
+    def __str__(self) -> str:
+        asked = [f.name for f in fields(self) if getattr(self, f.name) is True]
+        return ", ".join([self.device, self.dtype, *asked])
+
+
+def lacks(name: str, needs: Needs) -> str | None:
+    """Why the kernel can't meet `needs` here; None: it can."""
+    kernel = KERNELS[name]
+    if needs.device not in kernel.devices:
+        return f"no {needs.device}"
+    if needs.dtype not in kernel.dtypes:
+        return f"no {needs.dtype}"
+    for feature in ("alibi", "window", "causal", "dropout"):
+        if getattr(needs, feature) and not getattr(kernel, feature):
+            return f"no {feature}"
+    missing = kernel.missing()
+    return missing and f"needs {missing}"
+
+
+@cache
+def choose(name: str, needs: Needs) -> Callable[..., Tensor]:
+    """The kernel `name`; for `auto` the first in the table that meets `needs`.
+
+    Raises:
+        SurgeryError: it can't meet them; names those that could.
+    """
+    reasons = {kernel: lacks(kernel, needs) for kernel in KERNELS}
+    able = [kernel for kernel, reason in reasons.items() if reason is None]
+    chosen = next((k for k in able if k in AUTO), name) if name == "auto" else name
+    if chosen not in able:
+        said = "; ".join(f"{kernel}: {reason}" for kernel, reason in reasons.items() if reason)
+        others = f"use {' or '.join(able)}" if able else "no kernel can"
+        raise SurgeryError(f"flash_attention kernel {name!r} can't do {needs}: {others} ({said})")
+    log.info("attention (%s) runs on the %s kernel", needs, chosen)
+    return KERNELS[chosen].run
+
+
+def run(name: str | None, call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention by document with the kernel `name`; None: the model's own. Shapes as in `varlen.stock`."""
+    kernel = varlen.stock if name is None else choose(name, Needs.of(call, query))
+    return kernel(call, query, key, value)
+
+
+def table() -> str:
+    """The kernels and what they can express, for people."""
+    columns = ["kernel", "here", "devices", "dtypes", "alibi", "window", "causal", "dropout", "varlen"]
+    rows = [columns]
+    for name, kernel in KERNELS.items():
+        missing = kernel.missing()
+        cuda = "cpu" in kernel.devices or torch.cuda.is_available()
+        here = f"needs {missing}" if missing else "yes" if cuda else "needs CUDA"
+        flags = ["yes" if getattr(kernel, c) else "no" for c in columns[4:8]]
+        rows.append([name, here, ",".join(kernel.devices), ",".join(kernel.dtypes), *flags, "yes"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+if __name__ == "__main__":
+    print(table())

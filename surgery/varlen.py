@@ -1,0 +1,198 @@
+"""Attention by document: each kernel's way to compute it, on tokens that stand back to back."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from cadenza.surgery.documents import Documents
+from cadenza.surgery.retype import stock_class
+
+
+@dataclass(frozen=True)
+class Varlen:
+    """What is asked of a kernel besides query, key and value.
+
+    Args:
+        bias: what is added to the scores. It depends on the distance of two tokens alone.
+        causal: no query sees a later key.
+        window: a query sees keys at a distance below it; None: all.
+    """
+
+    module: Any
+    bias: Any
+    documents: Documents
+    causal: bool
+    window: int | None
+    dropout: float
+    scaling: float | None
+
+    @classmethod
+    def of(cls, module: Any, bias: Any, documents: Documents, options: dict[str, Any]) -> "Varlen":
+        """From the options that transformers passes to an attention function."""
+        causal = options.get("is_causal")
+        return cls(
+            module=module,
+            bias=bias,
+            documents=documents,
+            causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
+            window=options.get("sliding_window"),
+            dropout=options.get("dropout", 0.0),
+            scaling=options.get("scaling"),
+        )
+
+
+def stock_kernel(module: Any) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The model's own attention function."""
+    if module.attention_plan.stock == "sdpa":
+        return ALL_ATTENTION_FUNCTIONS["sdpa"]
+    return sys.modules[stock_class(module).__module__].eager_attention_forward
+
+
+def stock(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The model's own kernel, once for each run of equally long documents.
+
+    Args:
+        query, key, value: (1, total, heads, head_dim).
+
+    Returns:
+        (1, total, heads, head_dim).
+    """
+    runs = call.documents.runs
+    sizes = [count * length for count, length in runs]
+    # `split`, because the backward of a slice writes zeros of the full size, for each slice.
+    parts = [tensor.squeeze(0).split(sizes) for tensor in (query, key, value)]
+    outputs = [
+        _dense(call, *(part.view(*run, *part.shape[1:]) for part in qkv))
+        for run, *qkv in zip(runs, *parts, strict=True)
+    ]
+    return torch.cat([output.flatten(0, 1) for output in outputs])[None]
+
+
+def _dense(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(documents, length, heads, head_dim) in and out."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    mask = _additive(call, query, key)
+    options = {"dropout": call.dropout, "scaling": call.scaling, "is_causal": call.causal and mask is None}
+    return stock_kernel(call.module)(call.module, query, key, value, mask, **options)[0]
+
+
+def _additive(call: Varlen, query: Tensor, key: Tensor) -> Tensor | None:
+    """(1, 1 or heads, length, length) to add to the scores; None where there's nothing to add.
+
+    It depends on distances alone, so that of a document is the corner of that of the longest, which is made
+    once a batch.
+    """
+    length, longest = query.shape[-2], call.documents.longest
+    eager = call.causal and call.module.attention_plan.stock == "eager"
+    if call.bias is None and not eager and (call.window is None or call.window >= longest):
+        return None
+    name = "additive", call.bias, call.causal, call.window, query.shape[1], query.dtype
+    whole = call.documents.once(name, lambda: _of_length(call, query, key, longest))
+    return None if whole is None else whole[:, :, :length, :length]
+
+
+def _of_length(call: Varlen, query: Tensor, key: Tensor, length: int) -> Tensor | None:
+    at = torch.arange(length, device=query.device)
+    distance = at[:, None] - at[None, :]
+    seen = torch.ones_like(distance, dtype=torch.bool)
+    if call.causal:
+        seen &= distance >= 0
+    if call.window is not None:
+        seen &= distance.abs() < call.window
+    bias = None
+    if call.bias is not None:
+        q, k = (x[:, :, :1].expand(-1, -1, length, -1) for x in (query, key))
+        bias = call.bias(q, k)
+    return added(None if bool(seen.all()) else seen[None, None], bias, query)
+
+
+def added(mask: Tensor | None, bias: Tensor | None, query: Tensor) -> Tensor | None:
+    """Mask and bias as one term to add to the scores, (1 or batch, 1 or heads, q, k)."""
+    if mask is None:
+        return None if bias is None else bias[None]
+    if mask.dtype != torch.bool:
+        return mask if bias is None else mask + bias
+    # The dtype's lowest number and not -inf: a row that sees nothing must not become NaN.
+    lowest = torch.tensor(torch.finfo(query.dtype).min, dtype=query.dtype, device=query.device)
+    return torch.where(mask, query.new_zeros(()) if bias is None else bias, lowest)
+
+
+def flash(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """FlashAttention 2 (Dao, arXiv 2307.08691): one call for all documents. Shapes as in `stock`."""
+    from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+
+    starts, longest = call.documents.cu_seqlens, call.documents.longest
+    reach = -1 if call.window is None else call.window - 1
+    return flash_attn_varlen_func(
+        *(x.squeeze(0) for x in (query, key, value)),
+        *(starts, starts, longest, longest),
+        dropout_p=call.dropout,
+        softmax_scale=call.scaling,
+        causal=call.causal,
+        window_size=(reach, 0 if call.causal else reach),
+        alibi_slopes=None if call.bias is None else call.bias.slopes(query.shape[2], query.device).float(),
+    )[None]
+
+
+def flex(call: Varlen, query: Tensor, key: Tensor, value: Tensor, backend: str | None = None) -> Tensor:
+    """FlexAttention (Dong et al., arXiv 2412.05496), its block mask made once a batch. Shapes: `stock`."""
+    documents = call.documents
+    name = "block_mask", call.causal, call.window
+    block_mask = documents.once(name, lambda: _block_mask(call))
+    output: Any = _flex_attention(query.is_cuda)(
+        *(x.transpose(1, 2) for x in (query, key, value)),
+        score_mod=_score_mod(call, query),
+        block_mask=block_mask,
+        scale=call.scaling,
+        enable_gqa=query.shape[2] != key.shape[2],
+        kernel_options=None if backend is None else {"BACKEND": backend},
+    )
+    return output.transpose(1, 2)
+
+
+def fa4(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """FlexAttention on its FlashAttention 4 backend. Shapes as in `stock`."""
+    return flex(call, query, key, value, backend="FLASH")
+
+
+@cache
+def _flex_attention(compiled: bool) -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # The number of tokens differs from batch to batch. Uncompiled it materializes the scores.
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+
+
+def _block_mask(call: Varlen) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    documents, causal, window = call.documents, call.causal, call.window
+    document, total = documents.of_token, documents.total
+
+    def seen(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        see = document[q] == document[k]
+        if causal:
+            see = see & (q >= k)
+        if window is not None:
+            see = see & ((q - k).abs() < window)
+        return see
+
+    return create_block_mask(seen, None, None, total, total, device=str(documents.device))
+
+
+def _score_mod(call: Varlen, query: Tensor) -> Callable | None:
+    if call.bias is None:
+        return None
+    key = "slopes", call.bias, query.shape[2]
+    slopes = call.documents.once(key, lambda: call.bias.slopes(query.shape[2], query.device).float())
+
+    def alibi(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score - slopes[head] * (q - k).abs()
+
+    return alibi
