@@ -102,8 +102,8 @@ class LabelledLoss:
         wants_dict = kwargs.pop("return_dict", None)
         with sparse_lookup(self):
             output = super().forward(*args, labelled=rows, return_dict=True, **kwargs)
-        output["loss"] = cross_entropy_(output["logits"].flatten(0, 1), labels)
-        output["logits"] = None
+        loss = cross_entropy_(output["logits"].flatten(0, 1), labels)
+        output = type(output)(**{**output, "loss": loss, "logits": None})
         return output if wants_dict in (None, True) else output.to_tuple()
 
 

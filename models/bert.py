@@ -46,8 +46,14 @@ def masked_lm(
         raise ModelError(f"model: the tokenizer doesn't fit ({_in_short(error)})") from error
 
 
-def composer_model(model: PreTrainedModel, tokenizer: Any = None) -> HuggingFaceModel:
-    """`model` as a Composer model; both metrics are means over the labelled tokens alone."""
+def composer_model(
+    model: PreTrainedModel, tokenizer: Any = None, train_metrics: bool = False
+) -> HuggingFaceModel:
+    """`model` as a Composer model; both metrics are means over the labelled tokens alone.
+
+    In training they would be computed from every batch's logits, which `sparse_prediction` then has to keep;
+    the loss is logged without them.
+    """
 
     def metrics() -> list:
         return [LanguageCrossEntropy(ignore_index=-100), MaskedAccuracy(ignore_index=-100)]
@@ -56,7 +62,7 @@ def composer_model(model: PreTrainedModel, tokenizer: Any = None) -> HuggingFace
         model,
         tokenizer=tokenizer,
         use_logits=True,
-        metrics=metrics(),
+        metrics=metrics() if train_metrics else None,
         eval_metrics=metrics(),
         allow_embedding_resizing=False,
     )

@@ -26,16 +26,16 @@ class _CrossEntropy(torch.autograd.Function):
         together = max(1, CHUNK.get(logits.device.type, CHUNK["cpu"]) // vocabulary)
         gradient = logits.detach()
         parts = zip(gradient.split(together), labels.split(together), strict=True)
-        losses = [_chunk_(chunk, target, rows) for chunk, target in parts]
         ctx.save_for_backward(gradient)
-        # No row: the mean of nothing, as stock has it.
-        return torch.cat(losses).mean() if losses else logits.new_full((), torch.nan)
+        if not rows:
+            return logits.new_full((), torch.nan)  # the mean of nothing, as stock has it
+        return torch.cat([_chunk_(chunk, target, rows) for chunk, target in parts]).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient.mul_(upstream), None
+        return gradient.mul_(*upstream), None
 
 
 def _chunk_(logits: Tensor, labels: Tensor, rows: int) -> Tensor:

@@ -154,7 +154,7 @@ def pooled(model: Any, hidden: Tensor) -> Tensor:
     return model.pooler(hidden)
 
 
-def _roberta_padding(model: nn.Module) -> int | None:
+def _roberta_padding(model: Any) -> int | None:
     """The padding id from which RoBERTa and its like count positions; None for others."""
     for module in model.children():
         if hasattr(module, "create_position_ids_from_input_ids"):

@@ -169,11 +169,13 @@ def _flex_attention(compiled: bool) -> Callable:
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
 
 
-def _block_mask(call: Varlen) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
+BLOCK = 128
 
-    documents, causal, window = call.documents, call.causal, call.window
-    document, total = documents.of_token, documents.total
+
+def _block_mask(call: Varlen) -> Any:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    document, causal, window = call.documents.of_token, call.causal, call.window
 
     def seen(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         see = document[q] == document[k]
@@ -183,7 +185,31 @@ def _block_mask(call: Varlen) -> Any:
             see = see & ((q - k).abs() < window)
         return see
 
-    return create_block_mask(seen, None, None, total, total, device=str(documents.device))
+    live = live_blocks(call)
+    counts, indices = (
+        live.sum(-1, dtype=torch.int32),
+        live.int().argsort(dim=-1, descending=True, stable=True),
+    )
+    sizes = {"BLOCK_SIZE": BLOCK, "seq_lengths": (len(document), len(document))}
+    return BlockMask.from_kv_blocks(counts[None, None], indices[None, None].int(), mask_mod=seen, **sizes)
+
+
+def live_blocks(call: Varlen) -> Tensor:
+    """(blocks, blocks), True where a block of 128 queries may see one of 128 keys.
+
+    From the documents' ends: the (total, total) mask, 4 GB at 65,536 tokens, is never there.
+    """
+    documents, total = call.documents, call.documents.total
+    first = torch.arange(0, total, BLOCK, device=documents.device)
+    last = (first + BLOCK).clamp(max=total) - 1
+    starts, of_token = documents.cu_seqlens.long(), documents.of_token.long()
+    low, high = starts[of_token[first]], starts[of_token[last] + 1] - 1
+    if call.window is not None:
+        low, high = torch.maximum(low, first - call.window + 1), torch.minimum(high, last + call.window - 1)
+    if call.causal:
+        high = torch.minimum(high, last)
+    column = torch.arange(len(first), device=documents.device)[None]
+    return (low[:, None] // BLOCK <= column) & (column <= high[:, None] // BLOCK)
 
 
 def _score_mod(call: Varlen, query: Tensor) -> Callable | None:

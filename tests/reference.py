@@ -9,7 +9,7 @@ from cadenza.algorithms.alibi import alibi_slopes
 
 
 def attention(query, key, value, lengths, *, alibi=False, causal=False, window=None, scaling=None):
-    """Softmax attention of each document to itself: (1, total, heads, head_dim) in and out, one score at a time."""
+    """Softmax attention of each document to itself: (1, total, heads, head_dim) in and out."""
     groups = query.shape[2] // key.shape[2]
     key, value = (x.repeat_interleave(groups, dim=2) for x in (key, value))
     scaling = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
@@ -44,7 +44,7 @@ def documents(lengths, seed=0):
 
 
 def alone(model, docs):
-    """Logits of each document run alone, and the gradients of the sum of a fixed function of them."""
+    """Logits of each document run alone, and the gradients of the sum of their squares."""
     model.zero_grad()
     logits = [model(input_ids=doc["input_ids"]).logits[0] for doc in docs]
     return _with_gradients(model, logits)
@@ -86,8 +86,7 @@ def together(model, inputs, real):
 
 def _with_gradients(model, logits):
     flat = torch.cat(logits)
-    weights = torch.linspace(-1, 1, flat.numel(), dtype=flat.dtype).view_as(flat)
-    (flat * weights).sum().backward()
+    flat.square().sum().backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return flat.detach(), gradients
 

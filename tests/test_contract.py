@@ -50,7 +50,7 @@ def membership(optimizer):
 
 
 def some_orders(names, most=14):
-    """All orders of few techniques; of more: there, back, so that each pair comes both ways, and at random."""
+    """All orders of few techniques; of more: there, back (each pair comes both ways), and random ones."""
     every = list(itertools.permutations(names)) if len(names) < 4 else []
     shuffled = random.Random(0)
     drawn = [tuple(shuffled.sample(names, len(names))) for _ in range(most - 2)]

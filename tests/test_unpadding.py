@@ -198,7 +198,7 @@ def test_gradient_checkpointing_keeps_documents_apart(family):
 
 
 def test_bfloat16_norms_and_unpadding_together():
-    """Each rounding of bfloat16 is 2^-9; logits of magnitude 1 through two layers stay within a few of them."""
+    """Each rounding of bfloat16 is 2^-9; logits of magnitude 1 behind two layers stay within a few."""
     model = operated("bert", [apply_unpadding, apply_low_precision_norm], torch.float32)
     stock = operated("bert", [apply_low_precision_norm], torch.float32)
     inputs = batch("bert")
