@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 INSTALLED := .venv/.installed
 
-.PHONY: install install-streaming train test check lint format types link clean
+.PHONY: install install-streaming train test check bench bench-gpu lint format types link clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,16 @@ test: install
 
 check: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+bench: install # about 20 minutes on one core; appends to benchmarks/results
+	for name in routes step alibi; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(BIN)/python benchmarks/plot.py
+
+# On a machine that has its own torch: make bench-gpu RUN=python3
+RUN ?= $(BIN)/python
+bench-gpu: link
+	PYTHONPATH=build/link $(RUN) -m pytest -q -m gpu tests
+	PYTHONPATH=build/link $(RUN) benchmarks/bench_gpu.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -43,8 +43,8 @@ class Row:
     """A line of a result file. Times are seconds, memory MiB, rates GFLOP/s.
 
     `speedup` is the median over the rounds of the first variant's time over this one's, `low` and `high` its
-    quartiles. `peak_mib` is what a step takes beyond what stands before it. `share` is the matrix-product
-    rate of the whole step over that of one large product, measured in the same rounds.
+    quartiles. `peak_mib` is what a step takes beyond what stands before it. `share` is the rate of the whole
+    step's matrix products over that of one large product, measured right before and after each.
     """
 
     benchmark: str
@@ -85,17 +85,18 @@ def compare(
     benchmark: str, case: str, variants: list[Variant], rounds: int, dtype=torch.float32
 ) -> list[Row]:
     """Time `variants` in turns; the first is what the others are held against."""
-    clock, times, rates = Clock(), {v.name: [] for v in variants}, []
+    clock, times, tops = Clock(), {v.name: [] for v in variants}, {v.name: [] for v in variants}
     for variant in variants:
         clock(variant.step)
     peaks = {v.name: _peak_mib(v.step) for v in variants}
     multiply = _product(dtype)
     for turn in tqdm(range(rounds), desc=f"{benchmark} {case}", leave=False, disable=not sys.stderr.isatty()):
         for variant in variants if turn % 2 == 0 else variants[::-1]:
-            rates.append(PRODUCT**3 * 2 / clock(multiply))
+            before = clock(multiply)
             times[variant.name].append(clock(variant.step))
-    top, first = statistics.median(rates), times[variants[0].name]
-    return [_row(benchmark, case, v, times[v.name], first, peaks[v.name], top) for v in variants]
+            tops[variant.name].append(2 * PRODUCT**3 / statistics.mean((before, clock(multiply))))
+    first = times[variants[0].name]
+    return [_row(benchmark, case, v, times[v.name], first, peaks[v.name], tops[v.name]) for v in variants]
 
 
 PRODUCT = 1536 if not torch.cuda.is_available() else 8192
@@ -109,15 +110,22 @@ def _product(dtype: torch.dtype) -> Callable[[], object]:
 
 
 def _row(
-    benchmark: str, case: str, v: Variant, times: list[float], first: list[float], peak: float, top: float
+    benchmark: str,
+    case: str,
+    v: Variant,
+    times: list[float],
+    first: list[float],
+    peak: float,
+    tops: list[float],
 ) -> Row:
     ratios = sorted(a / b for a, b in zip(first, times, strict=True))
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     seconds = statistics.median(times)
     rate = v.work.flops / seconds
+    share = statistics.median(v.work.flops / t / top for t, top in zip(times, tops, strict=True))
     return Row(
         *(benchmark, case, v.name, seconds, statistics.median(ratios), low, high),
-        *(v.work.tokens / seconds, peak, v.work.flops / 1e9, rate / 1e9, rate / top),
+        *(v.work.tokens / seconds, peak, v.work.flops / 1e9, rate / 1e9, share),
     )
 
 

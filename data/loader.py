@@ -40,7 +40,7 @@ def build_dataspec(
         sampler = EpochSampler(dataset, train, seed)
     else:
         stream = PackedStream if packed else TokenizedStream
-        dataset, sampler = stream(texts, *options), None
+        dataset, sampler = stream(texts, *options, fixed=not train), None
     loader = DataLoader(
         dataset,
         sampler=sampler,

@@ -10,8 +10,11 @@ from composer.utils import dist
 from torch.utils.data import Dataset, DistributedSampler, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from cadenza.data.sources import Texts
+
 Example = dict[str, Any]  # input_ids (length,) int64, draw int
 
+PASS = 2**40  # more than the draws of one pass over a stream
 BATCH = 1000  # documents that go through the tokenizer together
 
 
@@ -45,18 +48,27 @@ class TokenizedDocuments(Dataset):
 
 
 class TokenizedStream(IterableDataset):
-    """A stream, tokenized as it comes; draws are numbered without overlap over ranks and workers."""
+    """A stream, tokenized as it comes; draws are numbered without overlap over ranks, workers and passes.
 
-    def __init__(self, texts: Iterable[str], tokenizer: Any, max_seq_len: int, split: bool) -> None:
-        self.texts, self.max_seq_len = texts, max_seq_len
+    Every pass is shuffled and masked anew, unless it is `fixed`, for evaluation. A resume counts the passes
+    again, since Composer starts each of the earlier ones.
+    """
+
+    def __init__(
+        self, texts: Iterable[str], tokenizer: Any, max_seq_len: int, split: bool, fixed: bool = False
+    ) -> None:
+        self.texts, self.max_seq_len, self.fixed, self.passes = texts, max_seq_len, fixed, 0
         self.options = tokenizer, max_seq_len, split
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
         workers, index = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        pass_, self.passes = self.passes, self.passes + (not self.fixed)
+        if isinstance(self.texts, Texts):
+            self.texts.set_epoch(pass_)
         first, step = dist.get_global_rank() * workers + index, dist.get_world_size() * workers
         for count, row in enumerate(self.rows(tokenized(self.texts, *self.options))):
-            yield {**row, "draw": first + count * step}
+            yield {**row, "draw": pass_ * PASS + first + count * step}
 
     def rows(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
         """One sequence a row."""

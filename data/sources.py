@@ -85,7 +85,7 @@ def _fields(path: str, field: str, key: str) -> Iterator[str]:
             raise DataError(
                 f"{key}: {path} row {number} has no {field!r}; data.text_field is one of: {there}"
             )
-        yield row[field]
+        yield as_text(row[field], field, f"{path} row {number}")
 
 
 def _json_rows(path: str, key: str) -> Iterator[Any]:
@@ -145,4 +145,16 @@ class Texts:
         self.rows, self.field = rows, field
 
     def __iter__(self) -> Iterator[str]:
-        return (row[self.field] for row in self.rows)
+        return (as_text(row[self.field], self.field, "a row of the stream") for row in self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let a Hub stream draw another order."""
+        if hasattr(self.rows, "set_epoch"):
+            self.rows.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def as_text(value: Any, field: str, where: str) -> str:
+    """`value`, if it is text."""
+    if not isinstance(value, str):
+        raise DataError(f"data.text_field: {field!r} of {where} holds {type(value).__name__}, not text")
+    return value

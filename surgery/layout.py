@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from cadenza.surgery.documents import Documents, from_ids, from_mask
+from cadenza.surgery.documents import PADDING, Documents, from_ids, from_mask
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
 
@@ -64,13 +64,11 @@ class Call:
 
     def describe(self, document_ids: Tensor | None) -> None:
         """Give the layers the documents in place of a mask."""
+        mask = self.named.get("attention_mask")
         if document_ids is None:
-            mask = self.named.get("attention_mask")
             documents = from_mask(mask, self.batch, self.length, self.device)
-        elif document_ids.shape != (self.batch, self.length):
-            shapes = f"{tuple(document_ids.shape)} for tokens of {(self.batch, self.length)}"
-            raise SurgeryError(f"document_ids has shape {shapes}")
         else:
+            self._refuse_ids(document_ids, mask)
             documents = from_ids(document_ids, self.device)
         self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
         # Transformers hands a 4D mask on as it is. This one fits nothing: a layer that loses the documents on
@@ -132,6 +130,13 @@ class Call:
         if bool((moved < 0).any()):
             raise SurgeryError("labels mark padding tokens; set them to -100 where attention_mask is 0")
         return moved
+
+    def _refuse_ids(self, document_ids: Tensor, mask: Tensor | None) -> None:
+        if document_ids.shape != (self.batch, self.length):
+            shapes = f"{tuple(document_ids.shape)} for tokens of {(self.batch, self.length)}"
+            raise SurgeryError(f"document_ids has shape {shapes}")
+        if mask is not None and not torch.equal(mask != 0, document_ids != PADDING):
+            raise SurgeryError("attention_mask and document_ids disagree on which tokens are padding")
 
     def _refuse(self) -> None:
         for name in ELSEWHERE:

@@ -70,6 +70,27 @@ def test_a_stream_makes_batches(asked, workers):
     assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(batches, again, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_pass_in_training_is_shuffled_and_masked_anew(asked, workers):
+    tokenizer = train_wordpiece(TEXTS, 300)
+    cfg = TextConfig(source="c4", max_seq_len=16, num_workers=workers, shuffle_buffer=16)
+    loaders = [build_dataspec(cfg, tokenizer, train=True, batch_size=40, seed=3) for _ in range(2)]
+    first, second = (next(iter(loaders[0].dataloader)) for _ in range(2))
+    assert not set(first["draw"].tolist()) & set(second["draw"].tolist())
+    assert not torch.equal(first["input_ids"], second["input_ids"])
+    next(iter(loaders[1].dataloader))  # as a resume does for each epoch that is over
+    resumed = next(iter(loaders[1].dataloader))
+    assert torch.equal(resumed["draw"], second["draw"])
+    assert torch.equal(resumed["input_ids"], second["input_ids"])
+
+
+def test_what_is_not_text_is_said(asked, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": null}\n')
+    with pytest.raises(DataError, match=r"'text' of .*rows.jsonl row 2 holds NoneType, not text"):
+        documents(TextConfig(source=str(path)), train=True)
+
+
 @pytest.mark.slow
 def test_a_recipe_trains_and_evaluates_on_a_stream(asked, tmp_path, capsys):
     root = Path(__file__).parent.parent / "yamls"

@@ -14,7 +14,8 @@ name: tiny
 model: {config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 48}}
 tokenizer: {vocab_size: 300}
 data: {max_seq_len: 24, long_documents: split, eval_fraction: 0.2}
-algorithms: {alibi: , glu: , vocab_padding: {multiple: 64}}
+algorithms:
+  {alibi: , glu: , vocab_padding: , unpadding: , sparse_prediction: , flash_attention: , sequence_packing: }
 scheduler: {t_warmup: 1ba}
 optimizer: {lr: 1e-3}
 train: {max_duration: 3ba, global_batch_size: 8, eval_interval: 1dur, progress_bar: false}
@@ -131,7 +132,10 @@ def test_the_record(recipe, capsys):
 
 def test_rehearsal_counts_parameters_and_trains_nothing(recipe):
     reports, counts = play.rehearse(recipe())
-    assert [report.surgery.split("(")[0] for report in reports] == ["GLU", "VocabPadding", "ALiBi"]
+    assert [report.surgery.split("(")[0] for report in reports] == [
+        *("GLU", "VocabPadding", "ALiBi"),
+        *("Unpadding", "SparsePrediction", "FlashAttention", "SequencePacking"),
+    ]
     words = len(play.model_and_tokenizer(recipe())[1])
     padding = -words % 64
     assert counts["after_surgery"] == counts["stock"] - 512 * 32 + 2 * (48 * 32 - 48) + padding * 33

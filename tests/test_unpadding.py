@@ -230,6 +230,10 @@ ids = torch.full((2, 6), 7)
         ({"attention_mask": torch.ones(2, 1, 6, 6)}, r"shape \(2, 1, 6, 6\); .* need \(2, 6\)"),
         ({"output_attentions": True}, "output_attentions=True"),
         ({"document_ids": torch.ones(2, 5)}, r"document_ids has shape \(2, 5\) for tokens of \(2, 6\)"),
+        (
+            {"document_ids": torch.ones(2, 6), "attention_mask": torch.tensor([[1, 1, 1, 0, 0, 0]] * 2)},
+            "disagree on which tokens are padding",
+        ),
         ({"document_ids": torch.zeros(2, 6)}, "must be 1, 2, ... for documents"),
         ({"document_ids": torch.tensor([[1, 2, 1, 2, 1, 1]] * 2)}, "another document"),
     ],
