@@ -149,6 +149,7 @@ def test_cuda_kernels(name, request_, dtype):
         assert (a.cpu().double() - b).abs().max() < 8 * torch.finfo(dtype).eps * b.abs().max()
 
 
+@pytest.mark.slow
 def test_the_table_is_printed():
     command = [sys.executable, "-m", "cadenza.surgery.kernels"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
