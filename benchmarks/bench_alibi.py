@@ -21,8 +21,8 @@ from cadenza.algorithms import (
 )
 
 
-def run(shape: str, rounds: int) -> None:
-    """All cases of a shape."""
+def run(shape: str, rounds: int, only: str) -> None:
+    """The cases of a shape."""
     torch.manual_seed(0)
     dense = BertForMaskedLM(config(shape)).train()
     for apply in (apply_glu, apply_vocab_padding, apply_alibi, apply_sparse_prediction):
@@ -30,7 +30,7 @@ def run(shape: str, rounds: int) -> None:
     lean = copy.deepcopy(dense)
     apply_unpadding(lean)
     apply_flash_attention(lean, "sdpa")
-    for name, batch in cases(SHAPES[shape][-1]).items():
+    for name, batch in cases(SHAPES[shape][-1], only).items():
         rows, width = batch.inputs["input_ids"].shape
         work = []
         for lengths in ([width] * rows, batch.lengths):
@@ -51,4 +51,4 @@ def run(shape: str, rounds: int) -> None:
 if __name__ == "__main__":
     chosen = options(__doc__, ["hidden 256", "base width"])
     for shape in chosen.shape:
-        run(shape, chosen.rounds)
+        run(shape, chosen.rounds, chosen.case)

@@ -63,10 +63,10 @@ ROUTES = {
 }
 
 
-def run(shape: str, rounds: int) -> None:
-    """All cases of a shape."""
+def run(shape: str, rounds: int, only: str) -> None:
+    """The cases of a shape."""
     hidden, heads, _, rows = SHAPES[shape]
-    for name, batch in cases(rows).items():
+    for name, batch in cases(rows, only).items():
         total = sum(batch.lengths)
         qkv = [torch.randn(total, heads, hidden // heads, requires_grad=True) for _ in range(3)]
         flops = sum(12 * hidden * n * n for n in batch.lengths)
@@ -85,4 +85,4 @@ def run(shape: str, rounds: int) -> None:
 if __name__ == "__main__":
     chosen = options(__doc__, ["hidden 256", "base width"])
     for shape in chosen.shape:
-        run(shape, chosen.rounds)
+        run(shape, chosen.rounds, chosen.case)

@@ -15,14 +15,14 @@ from transformers import BertForMaskedLM
 from cadenza.algorithms import apply_sparse_prediction, apply_unpadding
 
 
-def run(shape: str, rounds: int) -> None:
-    """All cases of a shape."""
+def run(shape: str, rounds: int, only: str) -> None:
+    """The cases of a shape."""
     torch.manual_seed(0)
     stock = BertForMaskedLM(config(shape)).train()
     lean = copy.deepcopy(stock)
     apply_unpadding(lean)
     apply_sparse_prediction(lean)
-    for name, batch in cases(SHAPES[shape][-1]).items():
+    for name, batch in cases(SHAPES[shape][-1], only).items():
         dense, needed, done = operations(shape, batch)
         tokens = sum(batch.lengths)
         variants = [
@@ -51,4 +51,4 @@ def operations(shape: str, batch: Batch) -> tuple[float, float, float]:
 if __name__ == "__main__":
     chosen = options(__doc__, ["hidden 256", "base width"])
     for shape in chosen.shape:
-        run(shape, chosen.rounds)
+        run(shape, chosen.rounds, chosen.case)

@@ -37,7 +37,7 @@ def batch(lengths: list[int], width: int, seed: int = 0) -> Batch:
     return Batch({"input_ids": ids * mask, "attention_mask": mask, "labels": labels}, lengths)
 
 
-def cases(rows: int) -> dict[str, Batch]:
+def cases(rows: int, only: str = "") -> dict[str, Batch]:
     """The batches: 128 columns with 0, 25 and 50 % padding, and lengths uniform in 16 ... 512."""
     even = torch.linspace
     made = {
@@ -46,7 +46,7 @@ def cases(rows: int) -> dict[str, Batch]:
         "50 % padding": (even(2, 126, rows).round().int().tolist(), 128),
         "16..512": (even(16, 512, rows // 2).round().int().tolist(), 512),
     }
-    return {name: batch(lengths, width) for name, (lengths, width) in made.items()}
+    return {name: batch(*made[name]) for name in made if name.startswith(only)}
 
 
 def config(shape: str) -> BertConfig:
@@ -105,6 +105,7 @@ def options(description: str, shapes: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="turns of each variant")
     parser.add_argument("--shape", choices=shapes, action="append", help="default: all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", default="", help="of the batches, those whose name starts so")
     chosen = parser.parse_args()
     chosen.shape = chosen.shape or shapes
     torch.set_num_threads(chosen.threads)

@@ -64,6 +64,9 @@ def stock(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         (1, total, heads, head_dim).
     """
     runs = call.documents.runs
+    if len(runs) == 1:  # without `split` and `cat`, which would copy
+        whole = (tensor.view(*runs[0], *tensor.shape[2:]) for tensor in (query, key, value))
+        return _dense(call, *whole).flatten(0, 1)[None]
     sizes = [count * length for count, length in runs]
     # `split`, because the backward of a slice writes zeros of the full size, for each slice.
     parts = [tensor.squeeze(0).split(sizes) for tensor in (query, key, value)]
