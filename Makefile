@@ -28,7 +28,7 @@ test: install
 check: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
-bench: install # about 20 minutes on one core; appends to benchmarks/results
+bench: install # about an hour on one core; appends to benchmarks/results
 	for name in routes step alibi; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/plot.py
 
