@@ -26,12 +26,12 @@ def main(arguments: list[str]) -> int:
     quiet()
     from cadenza.data import DataError
     from cadenza.models import ModelError
-    from cadenza.recipe import RecipeError, load
+    from cadenza.recipe import RecipeError, TrainingError, load
     from cadenza.surgery import SurgeryError
 
     try:
         return run(load(files, pairs), dry=options.dry_run)
-    except (RecipeError, DataError, ModelError, SurgeryError) as error:
+    except (RecipeError, DataError, ModelError, SurgeryError, TrainingError) as error:
         return fail(str(error))
 
 

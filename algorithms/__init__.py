@@ -1,5 +1,6 @@
 """The techniques. `REGISTRY` maps the name in a recipe to the class."""
 
+import composer.algorithms
 from composer.core import Algorithm
 
 from cadenza.algorithms.alibi import ALiBi, apply_alibi
@@ -23,6 +24,12 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "unpadding": Unpadding,
     "vocab_padding": VocabPadding,
 }
+
+# Where Composer looks for the algorithms of a checkpoint that a resume left out, by class name.
+for _cls in REGISTRY.values():
+    if getattr(composer.algorithms, _cls.__name__, _cls) is not _cls:
+        raise ImportError(f"composer.algorithms has another {_cls.__name__}; a resume would create that one")
+    setattr(composer.algorithms, _cls.__name__, _cls)
 
 __all__ = [
     "GLU",

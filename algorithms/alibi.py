@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cadenza.surgery.attention import claim, is_attention, is_cross_attention, open_seam
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.parameters import take_parameter
+from cadenza.surgery.ledger import Stage
+from cadenza.surgery.parameters import set_attributes, take_parameter
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, chain, mix, stock_class
 
@@ -140,4 +141,5 @@ def _is_position_table(path: str, module: nn.Module) -> bool:
 
 
 def _empty(table: nn.Module) -> Undo:
-    return chain(partial(take_parameter, table, "weight"), partial(mix, table, NoPositions))
+    initialized = partial(set_attributes, table, _is_hf_initialized=True)  # transformers then draws no weight
+    return chain(initialized, partial(take_parameter, table, "weight"), partial(mix, table, NoPositions))

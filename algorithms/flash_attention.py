@@ -6,9 +6,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cadenza.surgery.attention import base_models, claim, is_attention, is_cross_attention, open_seam
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.kernels import KERNELS
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo
 
@@ -31,6 +32,7 @@ class FlashAttention(Surgery):
 
     kernel: str = "auto"
     stage = Stage.ATTENTION
+    keeps_outputs = True
 
     def __post_init__(self) -> None:
         if self.kernel != "auto" and self.kernel not in KERNELS:

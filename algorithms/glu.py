@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.parameters import drawn, replace_parameter, set_attributes, take_parameter
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix

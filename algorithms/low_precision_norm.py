@@ -12,7 +12,8 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, is_stock, mix, stock_class
 
@@ -31,6 +32,7 @@ class LowPrecisionNorm(Surgery):
     """
 
     stage = Stage.PRECISION
+    keeps_outputs = True
 
     def edit(self, site: Site) -> Undo | None:
         torch_norm = stock_class(site.module) in (nn.LayerNorm, nn.RMSNorm)

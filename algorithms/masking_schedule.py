@@ -6,7 +6,7 @@ from typing import Any
 from composer.core import Algorithm, Event, State, TimeUnit
 from composer.loggers import Logger
 
-from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.errors import CheckpointError, SurgeryError
 
 
 @dataclass(eq=False)
@@ -38,6 +38,15 @@ class MaskingSchedule(Algorithm):
         """The masking ratio at `progress`, 0 at the start and 1 at the end of training."""
         final = self.initial if self.final is None else self.final
         return self.initial + (final - self.initial) * min(max(progress, 0.0), 1.0)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A run that goes on does so under the same schedule.
+
+        Raises:
+            CheckpointError: the checkpoint's is another.
+        """
+        if state["repr"] != repr(self):
+            raise CheckpointError(f"the checkpoint was made with {state['repr']}, not with {self!r}")
 
     def match(self, event: Event, state: State) -> bool:
         return event == Event.BEFORE_DATALOADER

@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from cadenza.surgery.attention import base_models, claim, open_seam
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Edit, Undo, chain, mix
@@ -32,6 +33,7 @@ class SequencePacking(Surgery):
     """
 
     stage = Stage.ATTENTION
+    keeps_outputs = True
     packs_rows: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module) -> Undo:

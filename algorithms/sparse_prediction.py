@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from cadenza.surgery.attention import base_models, claim, open_seam
 from cadenza.surgery.cross_entropy import cross_entropy_
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix
@@ -38,6 +39,7 @@ class SparsePrediction(Surgery):
     """
 
     stage = Stage.ATTENTION
+    keeps_outputs = True
 
     def prepare(self, model: nn.Module) -> Undo:
         heads = [module for module in model.modules() if is_stock(module, *HEADS)]

@@ -7,8 +7,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cadenza.surgery.attention import base_models, claim, open_seam
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, is_stock
 
@@ -33,6 +34,7 @@ class Unpadding(Surgery):
     """
 
     stage = Stage.ATTENTION
+    keeps_outputs = True
 
     def prepare(self, model: nn.Module) -> Undo:
         return open_seam(model)

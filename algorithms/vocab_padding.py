@@ -11,8 +11,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from cadenza.surgery.engine import Site, Stage, Surgery
+from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import NoEffect, SurgeryError
+from cadenza.surgery.ledger import Stage
 from cadenza.surgery.parameters import drawn, replace_parameter, set_attributes
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, chain, mix
@@ -52,6 +53,11 @@ class VocabPadding(Surgery):
             raise NoEffect(f"{vocabulary} words are already a multiple of {self.multiple}")
         return _pad(host, words, head, padded)
 
+    @staticmethod
+    def stock_config(fields: dict[str, Any]) -> dict[str, Any]:
+        rest = {name: value for name, value in fields.items() if name != "unpadded_vocab_size"}
+        return {**rest, "vocab_size": fields["unpadded_vocab_size"]}
+
     def describe(self, site: Site) -> str:
         host: Any = site.host
         if not _is_outermost(site):
@@ -90,6 +96,7 @@ def _pad(host: PreTrainedModel, words: Any, head: Any, rows: int) -> Undo:
     return chain(
         partial(_pad_parameter, host, nn.Embedding, words.weight, rows),
         partial(set_attributes, words, num_embeddings=rows),
+        partial(set_attributes, host.config, unpadded_vocab_size=real),  # for who saves and loads it
         *(partial(set_attributes, it, vocab_size=rows) for it in [host.config, *counting]),
         chain if head is None else partial(_pad_head, host, head, real, rows),
     )

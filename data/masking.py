@@ -67,7 +67,7 @@ class MaskedLMCollator:
         return batch
 
     def mask(self, batch: Batch) -> Batch:
-        """The batch with corrupted `input_ids` and with `labels`, and without `draw`.
+        """The batch with corrupted `input_ids` and with `labels`.
 
         A batch in which chance selected no token gets one label all the same: the mean loss over no label
         would be NaN.
@@ -80,7 +80,7 @@ class MaskedLMCollator:
             chosen.view(-1)[select.masked_fill(~eligible, 1.0).argmin()] = True
         words = self.words[(replace * len(self.words)).long()]
         corrupted = torch.where(corrupt < 0.8, self.mask_token, torch.where(corrupt < 0.9, words, ids))
-        kept = {name: batch[name] for name in ("attention_mask", "document_ids") if name in batch}
+        kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}
         return {
             **kept,
             "input_ids": torch.where(chosen, corrupted, ids),

@@ -1,5 +1,8 @@
-"""Base models as Composer models."""
+"""Base models to operate on, and models with surgeries behind them: saved, loaded, exported."""
 
-from cadenza.models.bert import ModelError, composer_model, masked_lm
+from cadenza.models.auto import CadenzaConfig
+from cadenza.models.bert import composer_model, masked_lm
+from cadenza.models.errors import ModelError
+from cadenza.models.saved import load, save
 
-__all__ = ["ModelError", "composer_model", "masked_lm"]
+__all__ = ["CadenzaConfig", "ModelError", "composer_model", "load", "masked_lm", "save"]

@@ -9,10 +9,7 @@ from composer.models import HuggingFaceModel
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 from cadenza.data import hub
-
-
-class ModelError(ValueError):
-    """A model that can't be built as asked."""
+from cadenza.models.errors import ModelError
 
 
 def masked_lm(

@@ -8,6 +8,10 @@ class RecipeError(ValueError):
     """A recipe that can't be played; the message names file, key and what would be right."""
 
 
+class TrainingError(RuntimeError):
+    """Training that can't go on; the message says at which batch, and why."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The hint for a misspelt name: its nearest neighbour, or else all valid names."""
     valid = sorted(valid)

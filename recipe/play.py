@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from composer import Trainer
-from composer.core import Algorithm, DataSpec
+from composer.core import Algorithm, Callback, DataSpec
 from composer.models import HuggingFaceModel
 from composer.utils import dist, reproducibility
 from torch.utils.data import IterableDataset
 
 from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
 from cadenza.models import masked_lm
-from cadenza.recipe import build, record
+from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.progress import Progress, real_tokens_per_second
+from cadenza.recipe.safety import Resuming, StopsAtNaN
 from cadenza.recipe.schema import Recipe
 from cadenza.surgery import Report, Surgery
 
@@ -45,6 +46,7 @@ def play(recipe: Recipe) -> Path | None:
     model, tokenizer = model_and_tokenizer(recipe)
     stock = parameter_count(model)
     train, evaluation = dataspecs(recipe, tokenizer, settings["algorithms"])
+    _check_checkpoint(recipe, settings["algorithms"])
     trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
     trainer.fit()
@@ -58,11 +60,26 @@ def play(recipe: Recipe) -> Path | None:
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
+def _check_checkpoint(recipe: Recipe, algorithms: Sequence[Algorithm]) -> None:
+    """Look at what will be loaded before anything is: what is wrong with it is said in a line."""
+    section = recipe.train
+    path = section.load_path
+    if section.autoresume:
+        with dist.run_local_rank_zero_first():
+            path = checkpoints.latest(_folder(recipe) / "checkpoints") or path
+    if path is not None and "://" not in str(path):
+        checkpoints.refuse_other_data(path, _packs(algorithms), section.load_weights_only)
+
+
+def _packs(algorithms: Sequence[Algorithm]) -> bool:
+    return any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
+
+
 def dataspecs(
     recipe: Recipe, tokenizer: Any, algorithms: Sequence[Algorithm] = ()
 ) -> tuple[DataSpec, DataSpec]:
     """The training and the evaluation data of this rank; an algorithm may want packed training rows."""
-    packed = any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
+    packed = _packs(algorithms)
     world = dist.get_world_size()
     train = recipe.train
     batch = build.per_device(train.global_batch_size, world, "train.global_batch_size")
@@ -88,7 +105,7 @@ def trainer_settings(recipe: Recipe) -> dict[str, Any]:
         "algorithms": build.algorithms(recipe.algorithms),
         "schedulers": build.scheduler(recipe.scheduler),
         "loggers": build.loggers(recipe.loggers),
-        "callbacks": [Progress()] if section.progress_bar else [],
+        "callbacks": _callbacks(recipe),
         "precision": precision,
         "device_train_microbatch_size": microbatch,
         "max_duration": section.max_duration,
@@ -96,6 +113,11 @@ def trainer_settings(recipe: Recipe) -> dict[str, Any]:
         "deterministic_mode": section.deterministic,
         **_checkpoints(recipe),
     }
+
+
+def _callbacks(recipe: Recipe) -> list[Callback]:
+    always = [Resuming(recipe.seed), StopsAtNaN(_folder(recipe))]
+    return [*always, Progress()] if recipe.train.progress_bar else always
 
 
 def _checkpoints(recipe: Recipe) -> dict[str, Any]:
@@ -106,6 +128,7 @@ def _checkpoints(recipe: Recipe) -> dict[str, Any]:
         "save_interval": section.save_interval or "1ep",
         "save_overwrite": not section.autoresume,
         "load_path": section.load_path,
+        "load_weights_only": section.load_weights_only,
         "autoresume": section.autoresume,
     }
 

@@ -48,6 +48,7 @@ class Train:
     run_folder: str = "runs"
     save_interval: str | None = None
     load_path: str | None = None
+    load_weights_only: bool = False
     autoresume: bool = False
     progress_bar: bool = True
     deterministic: bool = False

@@ -7,7 +7,7 @@ DDP or FSDP. The same object works alone: `ALiBi().operate(model, optimizers)`.
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
+from functools import partial
 from typing import Any, ClassVar
 
 from composer.algorithms.warnings import NoEffectWarning
@@ -18,18 +18,12 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from cadenza.surgery.errors import Conflict, NoEffect, OrderError, SurgeryError
+from cadenza.surgery.ledger import Entry, Stage, enter, ledger
 from cadenza.surgery.optimizers import as_tuple, named_parameters, sync
 from cadenza.surgery.report import Change, Report, describe
+from cadenza.surgery.resume import guard
 from cadenza.surgery.retype import Undo
-
-
-class Stage(IntEnum):
-    """The canonical order of surgeries; within a stage they commute."""
-
-    STRUCTURE = 1  # adds, removes or reshapes parameters
-    ATTENTION = 2  # claims a field of the attention plan
-    PRECISION = 3  # the same weights, computed with in another dtype
-    QUANTIZE = 4  # what is computed with is no longer the trained weight
+from cadenza.surgery.saving import start_saving, stop_saving
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,7 @@ class Surgery(Algorithm):
     """
 
     stage: ClassVar[Stage]
+    keeps_outputs: ClassVar[bool] = False  # whether the stock model computes the same from the weights
     strict: bool = True
 
     def edit(self, site: Site) -> Undo | None:
@@ -62,6 +57,15 @@ class Surgery(Algorithm):
 
     def check(self, model: nn.Module, report: Report) -> None:
         """Raise if what was edited doesn't make a whole; everything is then undone."""
+
+    @staticmethod
+    def stock_config(fields: dict[str, Any]) -> dict[str, Any]:
+        """The config of the stock model, from that of a model after this surgery, both as mappings."""
+        return fields
+
+    @staticmethod
+    def required_on_load() -> bool:
+        return True  # Composer then creates it anew where a resume leaves it out
 
     def describe(self, site: Site) -> str:
         """The words of the report for a site, before and after."""
@@ -90,6 +94,8 @@ class Surgery(Algorithm):
         return report
 
     def _edit_all(self, model: nn.Module, report: Report) -> None:
+        report._undos.append(partial(stop_saving, model))
+        start_saving(model)
         prepared = self.prepare(model)
         if prepared is not None:
             report._undos.append(prepared)
@@ -112,7 +118,8 @@ class Surgery(Algorithm):
             return
         report._undos.append(undo)
         self._refuse_late(site)
-        report._undos.append(_enter(site.module, type(self).__name__, Entry(self.stage, repr(self))))
+        entry = Entry(self.stage, repr(self), self.keeps_outputs)
+        report._undos.append(enter(site.module, type(self).__name__, entry))
         report.changes.append(Change(site.path, before, self.describe(site)))
 
     def _refuse_late(self, site: Site) -> None:
@@ -133,6 +140,7 @@ class Surgery(Algorithm):
         return event == Event.INIT
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
+        guard(state)
         try:
             report = self.operate(state.model, state.optimizers)
         except NoEffect as error:
@@ -164,32 +172,6 @@ def sites(model: nn.Module) -> Iterator[Site]:
         if host is not None:
             hosts[path] = host
         yield Site(path, module, host)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a module's ledger: the stage of a surgery and its repr."""
-
-    stage: Stage
-    surgery: str
-
-
-def ledger(module: nn.Module) -> dict[str, Entry]:
-    """The surgeries done on this very module, by name."""
-    return module.__dict__.get("surgeries", {})
-
-
-def _enter(module: Any, name: str, entry: Entry) -> Undo:
-    module.surgeries = {**ledger(module), name: entry}
-
-    def undo() -> None:
-        left = {k: v for k, v in ledger(module).items() if k != name}
-        if left:
-            module.surgeries = left
-        else:
-            del module.surgeries
-
-    return undo
 
 
 def _refuse_wrapped(model: nn.Module) -> None:

@@ -15,3 +15,7 @@ class Conflict(SurgeryError):
 
 class OrderError(SurgeryError):
     """A surgery that comes after one that it must precede."""
+
+
+class CheckpointError(SurgeryError):
+    """A checkpoint or a saved model that can't be loaded as asked; what was loaded before is still there."""

@@ -67,4 +67,4 @@ def describe(module: nn.Module) -> str:
         return repr(module)
     plan = module.__dict__.get("attention_plan")
     claims = ", ".join(plan.claims()) if plan else ""
-    return type(module).__name__ + (f" [{claims}]" if claims else "")
+    return module._get_name() + (f" [{claims}]" if claims else "")

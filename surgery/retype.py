@@ -25,7 +25,7 @@ def mix(module: nn.Module, mixin: type) -> Undo:
     """
     stock, mixins = _parts(module)
     if mixin in mixins:
-        raise Conflict(f"{type(module).__name__} has {mixin.__name__} already; undo that first")
+        raise Conflict(f"{module._get_name()} has {mixin.__name__} already; undo that first")
     # Sorted, so that the order in which techniques come makes no other class.
     module.__class__ = _mixed(stock, tuple(sorted((mixin, *mixins), key=lambda m: m.__name__)))
     return lambda: unmix(module, mixin)
@@ -35,6 +35,11 @@ def unmix(module: nn.Module, mixin: type) -> None:
     """Take `mixin` out of the class of `module`, if it's there."""
     stock, mixins = _parts(module)
     module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
+
+
+def retype(module: nn.Module, stock: type) -> None:
+    """Put the mixins of `module` in front of another stock class, one of the same layout."""
+    module.__class__ = _mixed(stock, _parts(module)[1])
 
 
 def bound(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,16 +89,18 @@ def _parts(module: nn.Module) -> tuple[type, tuple[type, ...]]:
 def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
     if not mixins:
         return stock
-    name = "".join(m.__name__ for m in mixins) + stock.__name__
+    shown = "".join(m.__name__ for m in mixins) + stock.__name__
+    # Under the stock name: FSDP's wrapping policies, transformers' tables and its saved configs go by it.
     body = {
         "__module__": stock.__module__,
-        "__qualname__": stock.__qualname__,  # transformers looks up by it which outputs a class records
+        "__qualname__": stock.__qualname__,
         "__reduce_ex__": _reduce,
+        "_get_name": lambda self: shown,  # what `print(model)` shows
         "_retyped_from": (stock, mixins),
     }
     if forwards := [mixin for mixin in mixins if "forward" in vars(mixin)]:
         body["forward"] = _signed(stock, forwards)
-    return type(name, (*mixins, stock), body)
+    return type(stock.__name__, (*mixins, stock), body)
 
 
 def _signed(stock: Any, mixins: list[Any]) -> Callable:

@@ -83,7 +83,7 @@ def test_mixins_stack_and_come_off_in_any_order():
     before = model(x)
     first, second = Double().operate(model), Halve().operate(model)
     assert torch.equal(model(x), before)
-    assert type(model[0]).__name__ == "DoubledHalvedLinear"
+    assert model[0]._get_name() == "DoubledHalvedLinear"
     first.undo()
     assert torch.equal(model(x), before / 2)
     second.undo()

@@ -1,0 +1,73 @@
+"""The model card of a saved model."""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+from cadenza.surgery.history import history, parse
+
+TASKS = {
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
+
+CARD = """\
+---
+library_name: transformers
+tags:
+- cadenza
+{task}---
+
+# {name}
+
+{stock} after surgery with cadenza {version}, {parameters:,} parameters.
+
+| surgery | options | {same} |
+|---|---|---|
+{rows}
+
+{facts}## Use
+
+```python
+{use}
+```
+"""
+
+STOCK = """\
+from transformers import {auto}
+
+model = {auto}.from_pretrained("{name}")  # stock transformers computes the same"""
+
+CADENZA = """\
+import cadenza.models  # lets transformers load it; without, pass trust_remote_code=True
+from transformers import {auto}
+
+model = {auto}.from_pretrained("{name}")"""
+
+
+def card(model: Any, name: str, facts: dict[str, Any]) -> str:
+    """Markdown: what the model is, its surgeries, how it's loaded, and `facts` about its training."""
+    entries = history(model)
+    stock = type(model).__name__
+    heads = [head for head in TASKS if stock.endswith(head)]
+    use = STOCK if all(entry.keeps_outputs for entry in entries) else CADENZA
+    return CARD.format(
+        name=name,
+        stock=stock,
+        version=version("cadenza"),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task=f"pipeline_tag: {TASKS[heads[0]]}\n" if heads else "",
+        same="stock code computes the same",
+        rows="\n".join(_row(entry) for entry in entries),
+        facts="".join(f"- {key}: {value}\n" for key, value in facts.items()) + "\n" * bool(facts),
+        use=use.format(auto=f"AutoModel{''.join(heads)}", name=name),
+    )
+
+
+def _row(entry: Any) -> str:
+    name, options = parse(entry.surgery)
+    shown = ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
+    return f"| {name} | {shown} | {'yes' if entry.keeps_outputs else 'no'} |"

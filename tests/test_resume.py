@@ -1,0 +1,184 @@
+"""Resuming under Composer: no surgered weight is lost, and a run goes on as if it had never stopped."""
+
+import warnings
+
+import pytest
+import torch
+from cases import CASES, claimed
+from composer import Trainer
+from families import batch, build
+from torch.utils.data import DataLoader
+
+from cadenza.algorithms import GLU, ALiBi, FlashAttention, VocabPadding
+from cadenza.models import composer_model
+from cadenza.surgery import CheckpointError, in_order, ledger
+
+BATCHES = 4
+OTHERS = {"glu": GLU("swiglu"), "vocab_padding": VocabPadding(32), "flash_attention": FlashAttention("sdpa")}
+names = pytest.mark.parametrize("name", [*CASES, "all"])
+
+
+def algorithms(name):
+    chosen = claimed("bert") if name == "all" else [name]
+    return in_order(CASES[each].algorithm() for each in chosen)
+
+
+def trainer(algorithms, folder=None, seed=5, **kwargs):
+    """A Trainer over four fixed batches, with dropout, so that random states count."""
+    data = [batch("bert", seed=each) for each in range(BATCHES)]
+    model = build("bert", seed=seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    return Trainer(
+        model=composer_model(model.train()),
+        train_dataloader=DataLoader(data, batch_size=None),
+        optimizers=optimizer,
+        algorithms=algorithms,
+        max_duration=f"{BATCHES}ba",
+        device_train_microbatch_size=3,
+        seed=5,
+        run_name="run",
+        save_folder=None if folder is None else str(folder),
+        save_interval="2ba",
+        progress_bar=False,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """By technique: a run of four batches, and the checkpoint after two of them."""
+    runs = {}
+
+    def run(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp(name)
+            whole = trainer(algorithms(name), folder)
+            whole.fit()
+            runs[name] = whole, str(folder / "ep0-ba2-rank0.pt")
+        return runs[name]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield run
+
+
+def done_on(model):
+    return {path: sorted(ledger(module)) for path, module in model.named_modules() if ledger(module)}
+
+
+def assert_same(resumed, whole):
+    """Modules, surgeries, weights and the optimizer's state, bit for bit."""
+    mine, theirs = resumed.state.model, whole.state.model
+    assert [type(m) for m in mine.modules()] == [type(m) for m in theirs.modules()]
+    assert done_on(mine) == done_on(theirs)
+    for (key, a), b in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+    states = (each.state.optimizers[0].state for each in (resumed, whole))
+    by_name = [
+        {n: s[p] for n, p in m.named_parameters()} for s, m in zip(states, (mine, theirs), strict=True)
+    ]
+    for key, state in by_name[0].items():
+        for field, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(by_name[1][key][field])), (key, field)
+
+
+@names
+def test_a_the_same_algorithms(name, unbroken):
+    whole, checkpoint = unbroken(name)
+    resumed = trainer(algorithms(name), seed=6, load_path=checkpoint)
+    assert resumed.state.timestamp.batch == 2
+    resumed.fit()
+    assert_same(resumed, whole)
+
+
+@names
+def test_b_and_e_left_out_they_are_created_anew(name, unbroken):
+    whole, checkpoint = unbroken(name)
+    with pytest.warns(UserWarning, match="Automatically adding required_on_load algorithm"):
+        resumed = trainer([], seed=6, load_path=checkpoint)
+    resumed.fit()
+    assert_same(resumed, whole)
+
+
+@names
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_c_and_d_weights_alone(name, strict, listed, unbroken):
+    _, checkpoint = unbroken(name)
+    options = {"load_weights_only": True, "load_strict_model_weights": strict, "load_path": checkpoint}
+    loaded = trainer(algorithms(name) if listed else [], seed=6, **options)
+    assert loaded.state.timestamp.batch == 0
+    saved = torch.load(checkpoint, weights_only=False)["state"]["model"]
+    mine = loaded.state.model.state_dict()
+    assert mine.keys() == saved.keys()
+    assert all(torch.equal(mine[key], saved[key]) for key in saved)
+    assert {n for done in done_on(loaded.state.model).values() for n in done} == {
+        type(a).__name__ for a in algorithms(name)
+    }
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("name", OTHERS)
+def test_f_other_options_are_an_error(name, weights_only, unbroken):
+    _, checkpoint = unbroken(name)
+    with pytest.raises(CheckpointError, match=r"the checkpoint was made with .* was .* and is "):
+        trainer([OTHERS[name]], load_path=checkpoint, load_weights_only=weights_only)
+
+
+@names
+def test_g_excluded_algorithms_stay_out(name, unbroken):
+    _, checkpoint = unbroken(name)
+    excluded = [type(a).__name__ for a in algorithms(name)]
+    options = {"load_path": checkpoint, "load_exclude_algorithms": excluded, "load_weights_only": True}
+    if name in ("glu", "vocab_padding", "all"):  # their weights have other shapes
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            trainer([], load_strict_model_weights=False, **options)
+        return
+    loaded = trainer([], load_strict_model_weights=False, **options)
+    assert not done_on(loaded.state.model)
+
+
+@names
+def test_h_autoresume(name, unbroken, tmp_path):
+    whole, _ = unbroken(name)
+    common = {"folder": tmp_path, "autoresume": True, "save_overwrite": False}
+    first = trainer(algorithms(name), **common)
+    first.fit(duration="2ba")
+    first.close()
+    resumed = trainer(algorithms(name), seed=6, **common)
+    assert resumed.state.timestamp.batch == 2
+    resumed.fit()
+    assert_same(resumed, whole)
+
+
+def test_the_unbroken_run_learns(unbroken):
+    """The comparisons above can fail: two batches more change every weight."""
+    whole, checkpoint = unbroken("all")
+    early = torch.load(checkpoint, weights_only=False)["state"]["model"]
+    late = whole.state.model.state_dict()
+    assert not any(torch.equal(early[key], late[key]) for key in late)
+
+
+def test_a_stock_checkpoint_is_not_taken_for_an_operated_one(unbroken, tmp_path):
+    stock = trainer([], tmp_path)
+    stock.fit()
+    checkpoint = str(tmp_path / "ep0-ba2-rank0.pt")
+    for surgery, said in ((ALiBi(), "position_embeddings"), (GLU(), "size mismatch")):
+        with pytest.raises(CheckpointError, match=f"the checkpoint is of another model: .*{said}"):
+            trainer([surgery], load_path=checkpoint)
+
+
+@names
+def test_the_state_of_algorithms_is_plain(name, unbroken):
+    """Composer's main branch loads checkpoints with `weights_only=True`: no class of ours in them."""
+    _, checkpoint = unbroken(name)
+    saved = torch.load(checkpoint, weights_only=False)["state"]
+
+    def plain(value):
+        if isinstance(value, (list, tuple, dict)):
+            return all(plain(each) for each in (value.values() if isinstance(value, dict) else value))
+        return value is None or isinstance(value, (str, int, float, bool))
+
+    assert saved["algorithms"]
+    assert all(plain(each) for each in saved["algorithms"])
+    assert all(type(tensor) is torch.Tensor for tensor in saved["model"].values())
