@@ -1,4 +1,7 @@
-"""Play a recipe: composer train.py RECIPE.yaml [OVERLAY.yaml ...] [key=value ...]"""
+"""Play a recipe: composer train.py RECIPE.yaml [OVERLAY.yaml ...] [key=value ...]
+
+What it trained, as a Hugging Face folder: python train.py export CHECKPOINT FOLDER
+"""
 
 import argparse
 import os
@@ -11,6 +14,7 @@ examples:
   composer train.py yamls/mosaicbert.yaml yamls/scale/cpu.yaml
   composer train.py yamls/mosaicbert.yaml --dry-run train.max_duration=10ba algorithms.glu=false
   composer -n 8 train.py yamls/mosaicbert.yaml yamls/scale/8xgpu.yaml name=mosaicbert-seed1 seed=1
+  python train.py export runs/mosaicbert-base/checkpoints/latest-rank0.pt my-mosaicbert
 
 Later files and pairs override earlier ones. An error in a recipe is one line and exit code 2.
 """
@@ -18,19 +22,26 @@ Later files and pairs override earlier ones. An error in a recipe is one line an
 
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
+    if arguments[:1] == ["export"]:
+        return guarded(lambda: run_export(arguments[1:]))
     options = parse(arguments)
     files = [a for a in options.recipe if a.endswith((".yaml", ".yml")) and "=" not in a]
     pairs = [a for a in options.recipe if a not in files]
     if not files:
         return fail("no recipe: name a .yaml file, such as yamls/mosaicbert.yaml")
+    return guarded(lambda: run(files, pairs, dry=options.dry_run))
+
+
+def guarded(command) -> int:
+    """Run `command`; an error that a user can mend is one line and exit code 2."""
     quiet()
     from cadenza.data import DataError
     from cadenza.models import ModelError
-    from cadenza.recipe import RecipeError, TrainingError, load
+    from cadenza.recipe import RecipeError, TrainingError
     from cadenza.surgery import SurgeryError
 
     try:
-        return run(load(files, pairs), dry=options.dry_run)
+        return command()
     except (RecipeError, DataError, ModelError, SurgeryError, TrainingError) as error:
         return fail(str(error))
 
@@ -48,9 +59,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def run(recipe, dry: bool) -> int:
-    from cadenza.recipe import play, resolved
+def run(files: list[str], pairs: list[str], dry: bool) -> int:
+    from cadenza.recipe import load, play, resolved
 
+    recipe = load(files, pairs)
     if not dry:
         path = play.play(recipe)
         if path is not None:
@@ -61,6 +73,20 @@ def run(recipe, dry: bool) -> int:
     for report in reports:
         print(report)
     print(f"parameters: {counts['stock']:,} stock, {counts['after_surgery']:,} after surgery")
+    return 0
+
+
+def run_export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="train.py export",
+        description="Write the model of a Composer checkpoint to a folder that `AutoModel` reads.",
+    )
+    parser.add_argument("checkpoint", help="a .pt file under runs/NAME/checkpoints")
+    parser.add_argument("folder", help="made; it must not hold anything yet")
+    options = parser.parse_args(arguments)
+    from cadenza.models import export
+
+    print(f"exported: {export(options.checkpoint, options.folder)}")
     return 0
 
 

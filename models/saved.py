@@ -64,6 +64,16 @@ def load(folder: str | Path, auto: Any = None, **options: Any) -> Any:
     return load_with(_fields(Path(folder)), folder, auto, **options)
 
 
+def build_stock(fields: dict[str, Any]) -> Any:
+    """A model by its config with a record of surgeries; its weights are new."""
+    surgeries = surgeries_of(fields["cadenza"]["surgeries"])
+    config, _ = _stock_config(fields, fields["cadenza"], surgeries, {})
+    stock = getattr(transformers, fields["architectures"][0])
+    model = _rebuilt(stock, surgeries, soft=False)(config)
+    retype(model, stock)
+    return model
+
+
 def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **options: Any) -> Any:
     """`load` with another config than the folder's, as a mapping."""
     record = fields["cadenza"]

@@ -9,6 +9,7 @@ from typing import Any
 import composer.algorithms
 from composer.core import State
 
+from cadenza.surgery.checkpoint import saved_algorithms
 from cadenza.surgery.errors import CheckpointError
 from cadenza.surgery.history import parse
 
@@ -60,13 +61,6 @@ class _Full(_Guarded):
         loaded = self.stock(state, logger, strict or whole, *args, **kwargs)
         refuse_left_out(state, self.state, excluded)
         return loaded
-
-
-def saved_algorithms(state_dict: dict[str, Any]) -> dict[str, str]:
-    """Class name -> repr of the algorithms in the state of a checkpoint."""
-    listed = state_dict.get("algorithms") or []
-    pairs = listed.items() if isinstance(listed, dict) else listed
-    return {name: saved["repr"] for name, saved in pairs if "repr" in saved}
 
 
 def refuse_other_options(state_dict: dict[str, Any], state: State) -> None:

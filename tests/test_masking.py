@@ -61,7 +61,7 @@ def test_only_words_are_chosen_and_drawn(tokenizer):
     assert torch.equal(batch["labels"][chosen], raw["input_ids"][chosen])
     assert torch.equal(batch["input_ids"][~chosen], raw["input_ids"][~chosen])
     assert ((batch["input_ids"][chosen] > 4) | (batch["input_ids"][chosen] == 4)).all()
-    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "draw"}
 
 
 def test_the_mask_is_a_function_of_seed_and_draw(tokenizer):

@@ -93,7 +93,7 @@ def dataspec(train, packed=True):
 def test_batches_bring_their_documents():
     spec = dataspec(train=True)
     found = spec.batch_transforms(next(iter(spec.dataloader)))
-    assert set(found) == {"input_ids", "attention_mask", "document_ids", "labels"}
+    assert set(found) == {"input_ids", "attention_mask", "document_ids", "labels", "draw"}
     real = found["attention_mask"].bool()
     assert ((found["document_ids"] > 0) == real).all()
     assert (found["document_ids"][~real] == -1).all()
