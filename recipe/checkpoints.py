@@ -1,9 +1,11 @@
 """Checkpoints of a recipe's runs: those that a run can go on from, and what a killed run left behind."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cadenza.recipe.errors import RecipeError
+from cadenza.recipe.errors import RecipeError, TrainingError
 from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms
 
 LATEST = "latest-rank0.pt"
@@ -24,19 +26,47 @@ def latest(folder: Path) -> Path | None:
     A process killed while it saves leaves a part of a file, or a file to which no link points yet; Composer
     would start again from the beginning, or refuse to save over it. The parts are removed.
     """
-    link, whole = folder / LATEST, []
-    for path in sorted(folder.glob("ep*-ba*-rank0.pt"), key=lambda path: path.stat().st_mtime_ns):
-        if is_whole(path):
-            whole.append(path)
-        else:
-            print(f"removed {path}: a run was stopped while saving it", flush=True)
-            path.unlink()
-    if not whole:
-        link.unlink(missing_ok=True)
+    for path in _parts(folder):
+        print(f"removed {path}: a run was stopped while saving it", flush=True)
+        path.unlink()
+    saved = _saved(folder)
+    if not saved:
+        (folder / LATEST).unlink(missing_ok=True)
         return None
-    if not link.exists() or link.resolve() != whole[-1].resolve():
-        temporary = link.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        os.symlink(whole[-1].name, temporary)
-        temporary.replace(link)
-    return whole[-1]
+    _point_at(saved[-1])
+    return saved[-1]
+
+
+@contextmanager
+def saving_in(folder: Path) -> Iterator[None]:
+    """Turn a failure to save, such as a full disk, into an error that names the last good checkpoint."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        parts = _parts(folder)
+        if not parts:
+            raise
+        good = latest(folder)
+        stands = (
+            f"{good} is whole: set train.autoresume=true to go on from it" if good else "there is no other"
+        )
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{parts[-1]} couldn't be saved ({reason}); {stands}") from error
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted(folder.glob("ep*-ba*-rank0.pt"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [path for path in _saved(folder) if not is_whole(path)]
+
+
+def _point_at(checkpoint: Path) -> None:
+    link = checkpoint.with_name(LATEST)
+    if link.exists() and link.resolve() == checkpoint.resolve():
+        return
+    temporary = link.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    os.symlink(checkpoint.name, temporary)
+    temporary.replace(link)

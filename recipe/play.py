@@ -49,7 +49,7 @@ def play(recipe: Recipe) -> Path | None:
     _check_checkpoint(recipe, settings["algorithms"])
     trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
-    trainer.fit()
+    _train(recipe, trainer)
     results = _results(trainer, evaluation)
     counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
@@ -58,6 +58,16 @@ def play(recipe: Recipe) -> Path | None:
     _say_results(results)
     tokenizer.save_pretrained(_folder(recipe) / "tokenizer")  # a trained one may differ on another machine
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
+
+
+def _train(recipe: Recipe, trainer: Trainer) -> None:
+    """Train to the end, and evaluate; a finished run that is played again is only evaluated."""
+    now, end = trainer.state.timestamp, trainer.state.max_duration
+    if end is not None and now >= end:
+        _say(f"nothing left to train: batch {now.batch.value} is the end ({end})")
+        return trainer.eval()
+    with checkpoints.saving_in(_folder(recipe) / "checkpoints"):
+        trainer.fit()
 
 
 def _check_checkpoint(recipe: Recipe, algorithms: Sequence[Algorithm]) -> None:
