@@ -4,6 +4,17 @@ from cadenza.models.auto import CadenzaConfig
 from cadenza.models.bert import composer_model, masked_lm
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
+from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
 from cadenza.models.saved import load, save
 
-__all__ = ["CadenzaConfig", "ModelError", "composer_model", "export", "load", "masked_lm", "save"]
+__all__ = [
+    "CadenzaConfig",
+    "ModelError",
+    "composer_model",
+    "export",
+    "load",
+    "load_mosaicbert",
+    "masked_lm",
+    "save",
+    "save_mosaicbert",
+]

@@ -47,9 +47,7 @@ def saving_in(folder: Path) -> Iterator[None]:
         if not parts:
             raise
         good = latest(folder)
-        stands = (
-            f"{good} is whole: set train.autoresume=true to go on from it" if good else "there is no other"
-        )
+        stands = f"{good} is whole: train.autoresume=true goes on from it" if good else "there is no other"
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{parts[-1]} couldn't be saved ({reason}); {stands}") from error
 
