@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
 from cadenza.models import masked_lm
 from cadenza.recipe import build, checkpoints, record
+from cadenza.recipe.parallelism import mark_layers, parallelism
 from cadenza.recipe.progress import Progress, real_tokens_per_second
 from cadenza.recipe.safety import Resuming, StopsAtNaN
 from cadenza.recipe.schema import Recipe
@@ -27,6 +28,7 @@ def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
     tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data))
     reproducibility.seed_all(recipe.seed)
     model = masked_lm(**asdict(recipe.model), tokenizer=tokenizer)
+    mark_layers(model)
     return model, tokenizer
 
 
@@ -121,6 +123,7 @@ def trainer_settings(recipe: Recipe) -> dict[str, Any]:
         "max_duration": section.max_duration,
         "eval_interval": section.eval_interval,
         "deterministic_mode": section.deterministic,
+        "parallelism_config": parallelism(section.parallelism_config, cuda),
         **_checkpoints(recipe),
     }
 

@@ -52,6 +52,7 @@ class Train:
     autoresume: bool = False
     progress_bar: bool = True
     deterministic: bool = False
+    parallelism_config: dict = field(default_factory=dict)
 
 
 @dataclass

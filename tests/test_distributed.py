@@ -1,21 +1,33 @@
-"""Two gloo processes: DDP over every technique and family equals one process on the whole batch."""
+"""Two gloo processes: DDP and FSDP over every technique and family equal one process on the whole batch."""
 
 import socket
 
+import ddp_worker
+import fsdp_worker
 import pytest
 import torch.multiprocessing as mp
 from cases import PAIRS, claimed
-from ddp_worker import WORLD, worker
 from families import CONFIGS
 
+ALL = [(family, claimed(family)) for family in CONFIGS]
+EACH = [(family, [name]) for name, family in PAIRS]
 
-@pytest.mark.slow
-def test_ddp_equals_one_process():
-    jobs = [(family, [name]) for name, family in PAIRS] + [(family, claimed(family)) for family in CONFIGS]
+
+def failures_of(worker, jobs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with mp.get_context("spawn").Manager() as manager:
         failures = manager.list()
-        mp.spawn(worker, args=(port, jobs, failures), nprocs=WORLD)
-        assert list(failures) == []
+        mp.spawn(worker, args=(port, jobs, failures), nprocs=ddp_worker.WORLD)
+        return list(failures)
+
+
+@pytest.mark.slow
+def test_ddp_equals_one_process():
+    assert failures_of(ddp_worker.worker, EACH + ALL) == []
+
+
+@pytest.mark.slow
+def test_fsdp_trains_to_the_losses_of_one_process():
+    assert failures_of(fsdp_worker.worker, [job for job in EACH if job[0] == "bert"] + ALL) == []

@@ -7,6 +7,7 @@ import yaml
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import Recipe, RecipeError, build, load, resolved
+from cadenza.recipe.parallelism import parallelism
 from cadenza.surgery import SurgeryError
 
 ROOT = Path(__file__).parent.parent
@@ -153,3 +154,28 @@ def _named(name):
 def test_every_technique_can_be_said_in_yaml():
     for name, cls in REGISTRY.items():
         assert repr(build.algorithms({name: {}})[0]) == repr(cls())
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"fsdp3": {}}, r"unknown key train.parallelism_config.fsdp3; did you mean 'fsdp'\?"),
+        (
+            {"fsdp2": {"mixed_precison": "PURE"}},
+            r"unknown key .*fsdp2.mixed_precison; did you mean 'mixed_precision'\?",
+        ),
+        ({"fsdp": {"state_dict_type": "sharded"}}, "state_dict_type is 'sharded'; it must be 'full'"),
+        ({"fsdp": None, "fsdp2": {}}, "has both fsdp and fsdp2"),
+        ({"fsdp": {}}, "FSDP shards over CUDA devices, and there is none; leave it out"),
+    ],
+)
+def test_a_parallelism_that_is_none(section, message):
+    with pytest.raises(RecipeError, match=message):
+        parallelism(section, cuda=False)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "fsdp2"])
+def test_composers_parallelism_config(name):
+    config = getattr(parallelism({name: {"mixed_precision": "PURE"}}, cuda=True), name)
+    assert (config.mixed_precision, config.state_dict_type) == ("PURE", "full")
+    assert parallelism({}, cuda=False) is None

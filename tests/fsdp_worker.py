@@ -1,0 +1,57 @@
+"""What each process of the FSDP test runs; a module of its own, so that a spawned process can import it."""
+
+import datetime
+import warnings
+
+import torch
+import torch.distributed as dist
+from composer.distributed.prepare_distributed import parallelize_composer_model
+from composer.utils.parallelism import FSDP2Config
+from ddp_worker import WORLD, loss_of, operated
+from families import batch
+
+from cadenza.models import composer_model
+from cadenza.recipe.parallelism import is_layer, mark_layers
+
+STEPS = 3
+
+
+def losses(model, inputs, shared=False):
+    """The loss of each step of training, over all ranks."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    seen = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = loss_of(model, inputs) if shared else loss_of(model, inputs) / WORLD
+        loss.backward()
+        optimizer.step()
+        total = loss.detach().clone()
+        if shared:
+            dist.all_reduce(total)
+            total /= WORLD
+        seen.append(total.item())
+    return seen
+
+
+def worker(rank, port, jobs, failures):
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    timeout = datetime.timedelta(seconds=120)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD, timeout=timeout)
+    for family, names in jobs:
+        inputs = batch(family, rows=2 * WORLD)
+        mine = {key: value[rank::WORLD] for key, value in inputs.items()}
+        alone = losses(operated(family, names), inputs)
+        wrapped = composer_model(operated(family, names))
+        mark_layers(wrapped)
+        layers = [m for m in wrapped.modules() if is_layer(m)]
+        parallelize_composer_model(wrapped, None, FSDP2Config(mixed_precision="FULL"), "fp32")
+        sharded = losses(wrapped.model, mine, shared=True)
+        if not all(type(m).__name__.startswith("FSDP") for m in layers) or (
+            not layers and family != "albert"
+        ):
+            failures.append((rank, family, names, "layers aren't sharded by themselves"))
+        if not all(abs(a - b) < 1e-9 * abs(a) for a, b in zip(alone, sharded, strict=True)):
+            failures.append((rank, family, names, alone, sharded))
+    dist.destroy_process_group()
