@@ -28,7 +28,7 @@ def latest(folder: Path) -> Path | None:
     """
     for path in _parts(folder):
         print(f"removed {path}: a run was stopped while saving it", flush=True)
-        path.unlink()
+        path.unlink(missing_ok=True)  # another node may have done so
     saved = _saved(folder)
     if not saved:
         (folder / LATEST).unlink(missing_ok=True)

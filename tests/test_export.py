@@ -67,3 +67,16 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     torch.save(content, tmp_path / "bare.pt")
     with pytest.raises(CheckpointError, match="there is no Hugging Face model in it"):
         export(tmp_path / "bare.pt", tmp_path / "folder")
+
+
+class Foreign:
+    """What another program may put into a checkpoint."""
+
+
+def test_a_checkpoint_is_read_without_running_it(tmp_path):
+    _, path = checkpoint("bert", ["glu"], tmp_path)
+    content = torch.load(path, weights_only=False)
+    content["state"]["callbacks"] = Foreign()
+    torch.save(content, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match=r"can't be read \(Unsupported global: GLOBAL .*Foreign"):
+        export(tmp_path / "foreign.pt", tmp_path / "folder")

@@ -3,6 +3,8 @@
 import multiprocessing
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -182,6 +184,37 @@ def test_another_seed_is_said_and_weights_alone_start_anew(here, tmp_path, capsy
     record = here("train.max_duration=1ba", "name=anew", path, "train.load_weights_only=true")
     assert "resumed" not in capsys.readouterr().out
     assert '"batches": 1,' in record.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_stopped(here, pairs, tmp_path):
+    exact = [
+        "algorithms.masking_schedule=false",
+        "model.config.hidden_dropout_prob=0.0",
+        "model.config.attention_probs_dropout_prob=0.0",
+        "train.autoresume=false",
+        "train.max_duration=8ba",
+    ]
+    here("name=one", *exact)
+    first = tmp_path / "runs/one/checkpoints/ep0-ba4-rank0.pt"
+    more = [*pairs, *exact, "name=two", f"train.load_path={first}"]
+    composer = [str(Path(sys.executable).with_name("composer")), "-n", "2", "train.py"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [*composer, str(tmp_path / "tiny.yaml"), *more],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resumed after batch 4" in done.stdout
+    one, two = (weights(tmp_path / f"runs/{name}/checkpoints" / LATEST) for name in ("one", "two"))
+    begin = weights(first)
+    for name, weight in one.items():
+        assert (weight - two[name]).abs().max() < 1e-6, name
+    assert max((weight - begin[name]).abs().max() for name, weight in one.items()) > 1e-3
 
 
 def test_what_a_killed_run_leaves_is_put_right(tmp_path, capsys):
