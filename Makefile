@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 INSTALLED := .venv/.installed
 
-.PHONY: install install-streaming train test check bench bench-gpu lint format types link clean
+.PHONY: install install-streaming train test check fast bench bench-gpu lint format types link clean
 
 install: $(INSTALLED)
 
@@ -25,7 +25,10 @@ train: install
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: lint types
+check: lint
+	$(MAKE) --no-print-directory --jobs 2 types fast
+
+fast: install
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 bench: install # about an hour on one core; appends to benchmarks/results

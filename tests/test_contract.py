@@ -113,6 +113,7 @@ def test_any_order_gives_the_same_model(family):
         assert state[2] == first[2][2], order
 
 
+@pytest.mark.slow
 @every_family
 def test_undo_in_any_order(family):
     for order in some_orders(claimed(family)):

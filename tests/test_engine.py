@@ -145,6 +145,7 @@ def test_one_mixin_comes_once():
         mix(model, Doubled)
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_refused():
     with pytest.raises(SurgeryError, match="before it is wrapped in OptimizedModule"):
         apply_alibi(torch.compile(build("bert")))

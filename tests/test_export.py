@@ -22,6 +22,7 @@ def checkpoint(family, names, folder, **kwargs):
     return model.eval(), folder / "some.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "names"), [*EACH, *((family, claimed(family)) for family in FAMILIES)])
 def test_what_is_exported_loads_as_it_was(family, names, tmp_path):
     model, path = checkpoint(family, names, tmp_path)

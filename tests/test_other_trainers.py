@@ -4,19 +4,11 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
-from accelerate import Accelerator
 from cases import CASES, claimed
 from composer.core import Algorithm
 from families import batch, build
 from torch.utils.data import DataLoader
-from transformers import (
-    AutoModel,
-    AutoModelForMaskedLM,
-    BertTokenizerFast,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import AutoModel, AutoModelForMaskedLM, BertTokenizerFast, TrainerCallback
 
 from cadenza.algorithms import REGISTRY
 from cadenza.models import load, save
@@ -59,6 +51,8 @@ def plain(names):
 
 
 def accelerated(names):
+    from accelerate import Accelerator  # here and below: seconds that only these tests pay
+
     accelerator = Accelerator(cpu=True)
     model, optimizer = operated(names)
     model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(rows(), batch_size=ROWS))
@@ -82,6 +76,8 @@ class Losses(TrainerCallback):
 
 
 def hugging_face(names, folder, resume=None):
+    from transformers import Trainer, TrainingArguments
+
     model, optimizer = operated(names)
     arguments = TrainingArguments(
         str(folder),
@@ -130,6 +126,7 @@ def test_accelerate(tmp_path):
     assert_saved(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_hugging_face_trainer(tmp_path):
     model, losses = hugging_face(EVERYTHING, tmp_path)
     assert len(losses) == STEPS
@@ -140,6 +137,7 @@ def test_hugging_face_trainer(tmp_path):
         assert torch.equal(weight, resumed.get_parameter(name)), name
 
 
+@pytest.mark.slow
 def test_techniques_that_keep_outputs_train_to_stock_losses(tmp_path):
     assert "unpadding" in KEEP_OUTPUTS
     assert "sparse_prediction" in KEEP_OUTPUTS
@@ -148,6 +146,7 @@ def test_techniques_that_keep_outputs_train_to_stock_losses(tmp_path):
     assert hugging_face(KEEP_OUTPUTS, tmp_path / "kept")[1] == pytest.approx(stock, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_sentence_transformers(tmp_path):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     (tmp_path / "vocab.txt").write_text(

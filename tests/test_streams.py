@@ -70,6 +70,7 @@ def test_a_stream_makes_batches(asked, workers):
     assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(batches, again, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_pass_in_training_is_shuffled_and_masked_anew(asked, workers):
     tokenizer = train_wordpiece(TEXTS, 300)
