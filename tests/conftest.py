@@ -19,3 +19,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="NOT VERIFIED HERE: needs a CUDA device"))
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    """A file of documents in English of a kind; what is cached for it lies beside it."""
+    monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "text.jsonl"
+    line = '{{"text": "number {0} is {1} more than {2} and so on up to {0} {0} {0}"}}\n'
+    path.write_text("".join(line.format(n * n, n % 7, n) * (1 + n % 3) for n in range(60)))
+    return path

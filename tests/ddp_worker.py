@@ -24,11 +24,15 @@ def loss_of(model, inputs):
     return out.logits[..., :90].square().mean(dim=(1, 2)).sum()
 
 
-def worker(rank, port, jobs, failures):
+def join(rank, port):
     torch.set_num_threads(1)
     timeout = datetime.timedelta(seconds=120)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD, timeout=timeout)
+
+
+def worker(rank, port, jobs, failures):
+    join(rank, port)
     for family, names in jobs:
         inputs = batch(family, rows=2 * WORLD)
         mine = {key: value[rank::WORLD] for key, value in inputs.items()}

@@ -1,13 +1,12 @@
 """What each process of the FSDP test runs; a module of its own, so that a spawned process can import it."""
 
-import datetime
 import warnings
 
 import torch
 import torch.distributed as dist
 from composer.distributed.prepare_distributed import parallelize_composer_model
 from composer.utils.parallelism import FSDP2Config
-from ddp_worker import WORLD, loss_of, operated
+from ddp_worker import WORLD, join, loss_of, operated
 from families import batch
 
 from cadenza.models import composer_model
@@ -34,11 +33,8 @@ def losses(model, inputs, shared=False):
 
 
 def worker(rank, port, jobs, failures):
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    timeout = datetime.timedelta(seconds=120)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD, timeout=timeout)
+    join(rank, port)
     for family, names in jobs:
         inputs = batch(family, rows=2 * WORLD)
         mine = {key: value[rank::WORLD] for key, value in inputs.items()}

@@ -33,12 +33,8 @@ KILLS = 10
 
 
 @pytest.fixture
-def pairs(tmp_path, monkeypatch):
+def pairs(text, tmp_path):
     """The overrides by which everything that a run writes is under tmp_path."""
-    monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "cache"))
-    text = tmp_path / "text.jsonl"
-    line = '{{"text": "number {0} is {1} more than {2} and so on up to {0} {0} {0}"}}\n'
-    text.write_text("".join(line.format(n * n, n % 7, n) * (1 + n % 3) for n in range(60)))
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     return [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
 

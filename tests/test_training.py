@@ -23,12 +23,8 @@ train: {max_duration: 3ba, global_batch_size: 8, eval_interval: 1dur, progress_b
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
+def recipe(text, tmp_path):
     """A recipe of seconds over lines of text, with everything it writes under tmp_path."""
-    monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "cache"))
-    text = tmp_path / "text.jsonl"
-    line = '{{"text": "number {0} is {1} more than {2} and so on up to {0} {0} {0}"}}\n'
-    text.write_text("".join(line.format(n * n, n % 7, n) * (1 + n % 3) for n in range(60)))
     file = tmp_path / "tiny.yaml"
     file.write_text(RECIPE)
     common = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
