@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ algorithms:
    masking_schedule: {initial: 0.3, final: 0.15}}
 scheduler: {t_warmup: 1ba}
 optimizer: {lr: 1e-3}
-train: {max_duration: 30ba, global_batch_size: 8, save_interval: 4ba, eval_interval: 1dur, autoresume: true,
+train: {max_duration: 60ba, global_batch_size: 8, save_interval: 4ba, eval_interval: 1dur, autoresume: true,
   progress_bar: false}
 """
 KILLS = 10
@@ -89,21 +90,21 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(start, tmp_path):
         assert process.exitcode == 0, (tmp_path / "said.txt").read_text()
     lasts, moments = time.monotonic() - began, random.Random(4)
     kills = ended = resumed = 0
-    while kills < KILLS or ended == 0:
+    while kills < KILLS or not (ended and resumed):
+        (tmp_path / "said.txt").write_text("")
         process = start("name=broken")
-        process.join(moments.uniform(0.05, lasts) if kills < KILLS else 120)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-            continue
+        process.join(moments.uniform(0.05, 1.2 * lasts))
+        kills += process.exitcode is None
+        process.kill()
+        process.join()
         said = (tmp_path / "said.txt").read_text()
-        assert process.exitcode == 0, said
         resumed += "resumed after batch" in said
+        if process.exitcode == -signal.SIGKILL:
+            continue
+        assert process.exitcode == 0, said
         assert_same(tmp_path / "runs/broken", tmp_path / "runs/whole")
         shutil.rmtree(tmp_path / "runs/broken")  # the next kills befall a new run
         ended += 1
-    assert resumed > 0
 
 
 @pytest.mark.slow
