@@ -4,6 +4,7 @@ import composer.algorithms
 from composer.core import Algorithm
 
 from cadenza.algorithms.alibi import ALiBi, apply_alibi
+from cadenza.algorithms.bf16_safe_rope import BF16SafeRoPE, apply_bf16_safe_rope, check_rope
 from cadenza.algorithms.flash_attention import FlashAttention, apply_flash_attention
 from cadenza.algorithms.glu import GLU, apply_glu
 from cadenza.algorithms.low_precision_norm import LowPrecisionNorm, apply_low_precision_norm
@@ -15,6 +16,7 @@ from cadenza.algorithms.vocab_padding import VocabPadding, apply_vocab_padding
 
 REGISTRY: dict[str, type[Algorithm]] = {
     "alibi": ALiBi,
+    "bf16_safe_rope": BF16SafeRoPE,
     "flash_attention": FlashAttention,
     "glu": GLU,
     "low_precision_norm": LowPrecisionNorm,
@@ -35,6 +37,7 @@ __all__ = [
     "GLU",
     "REGISTRY",
     "ALiBi",
+    "BF16SafeRoPE",
     "FlashAttention",
     "LowPrecisionNorm",
     "MaskingSchedule",
@@ -43,6 +46,7 @@ __all__ = [
     "Unpadding",
     "VocabPadding",
     "apply_alibi",
+    "apply_bf16_safe_rope",
     "apply_flash_attention",
     "apply_glu",
     "apply_low_precision_norm",
@@ -50,4 +54,5 @@ __all__ = [
     "apply_sparse_prediction",
     "apply_unpadding",
     "apply_vocab_padding",
+    "check_rope",
 ]

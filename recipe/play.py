@@ -12,6 +12,7 @@ from composer.models import HuggingFaceModel
 from composer.utils import dist, reproducibility
 from torch.utils.data import IterableDataset
 
+from cadenza.algorithms import check_rope
 from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
 from cadenza.models import masked_lm
 from cadenza.recipe import build, checkpoints, record
@@ -51,6 +52,7 @@ def play(recipe: Recipe) -> Path | None:
     _check_checkpoint(recipe, settings["algorithms"])
     trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
+    check_rope(trainer.state.model)
     _train(recipe, trainer)
     results = _results(trainer, evaluation)
     counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}

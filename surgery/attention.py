@@ -21,6 +21,7 @@ from cadenza.surgery.documents import Documents
 from cadenza.surgery.errors import Conflict, SurgeryError
 from cadenza.surgery.layout import ReadsDocuments
 from cadenza.surgery.retype import Undo, mix, stock_class, unmix
+from cadenza.surgery.rope import ExactRope, Rotation
 from cadenza.surgery.varlen import Varlen, added, stock_kernel
 
 SEAM = "cadenza"
@@ -42,6 +43,7 @@ class Plan:
         layout: `unpadded`; the layers see real tokens only. On the base model.
         packing: whether batches may bring `document_ids`. On the base model.
         rows: where the labelled rows are selected, `last_layer` or `output`. On the base model.
+        rope: what query and key are rotated by, here and not before. On the base model, too.
     """
 
     stock: str
@@ -50,6 +52,7 @@ class Plan:
     layout: str | None = None
     packing: bool | None = None
     rows: str | None = None
+    rope: ExactRope | None = None
 
     def claims(self) -> list[str]:
         """The claimed fields, as `field=value`."""
@@ -122,6 +125,11 @@ def claim(module: Any, **values: Any) -> Undo:
     Raises:
         Conflict: another technique has the field.
     """
+    plan: Plan = module.attention_plan
+    if {"bias", "rope"} <= {*values, *(name for name in ("bias", "rope") if getattr(plan, name) is not None)}:
+        raise Conflict(
+            "alibi takes the positions away that bf16_safe_rope rotates by; undo one of them first"
+        )
     for name in values:
         if (owner := getattr(module.attention_plan, name)) is not None:
             raise Conflict(f"attention {name} is taken by {owner!r}; undo that first")
@@ -153,6 +161,11 @@ def attend(
         (batch, q, heads, head_dim), and the attention weights if the stock kernel gives them.
     """
     plan: Plan = module.attention_plan
+    rotation: Rotation | None = kwargs.pop("rope", None)
+    if plan.rope is not None:
+        if rotation is None:
+            raise SurgeryError("the positions got lost on the way to an attention; call the whole model")
+        query, key = rotation.rotate(plan.rope, module.config, query, key, value.dtype)
     if (documents := kwargs.pop("documents", None)) is not None:
         return by_document(plan, module, query, key, value, documents, kwargs)
     if plan.stock == "sdpa" and plan.bias is None:

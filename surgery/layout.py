@@ -10,6 +10,7 @@ from transformers.utils.generic import ModelOutput
 from cadenza.surgery.documents import PADDING, Documents, from_ids, from_mask
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
+from cadenza.surgery.rope import Rotation, refuse_static
 
 TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
 ELSEWHERE = ("past_key_values", "encoder_hidden_states", "encoder_attention_mask")
@@ -29,12 +30,16 @@ class ReadsDocuments:
         plan = self.attention_plan
         described = plan.kernel is not None or plan.layout is not None or document_ids is not None
         if not described and labelled is None:
+            if plan.rope is not None:
+                kwargs["rope"] = rotation(self, args, kwargs)
             return super().forward(*args, **kwargs)
         call = Call(self, args, kwargs, labelled)
         if described:
             call.describe(document_ids)
         if plan.layout is not None:
             call.unpad()
+        if plan.rope is not None:
+            call.rotate(plan.rope.per_document)
         if plan.rows == "last_layer":
             call.others["labelled"] = call.labelled
         return call.finish(super().forward(**call.named, **call.others))
@@ -85,6 +90,16 @@ class Call:
         if self.labelled is not None and documents.indices is not None:
             self.labelled = self._moved(documents.indices, self.labelled)
         self.unpadded, self.others["documents"] = documents, documents.alone()
+
+    def rotate(self, per_document: bool) -> None:
+        """Give the layers the positions that they rotate by."""
+        documents = self.others.get("documents")
+        positions = self.named.get("position_ids")
+        if per_document and documents is not None:
+            positions = documents.scatter(documents.positions[None], *self.tokens.shape[:2])
+        if positions is None:
+            positions = torch.arange(self.length, device=self.device)[None]
+        self.others["rope"] = Rotation(positions)
 
     def finish(self, output: ModelOutput) -> Any:
         """Select the labelled rows, or put the tokens back into their places."""
@@ -150,6 +165,19 @@ class Call:
         for name in ("output_attentions", *(["output_hidden_states"] if self.labelled is not None else [])):
             if self.others.get(name, getattr(self.model.config, name, False)):
                 raise SurgeryError(f"{name}=True: not with this layout; leave it out, or the labels")
+
+
+def rotation(model: Any, args: tuple, kwargs: dict[str, Any]) -> Rotation:
+    """The positions that the stock model would use in this call."""
+    named, _ = bound(model, args, kwargs)
+    cache, positions = named.get("past_key_values"), named.get("position_ids")
+    refuse_static(cache)
+    if positions is not None:
+        return Rotation(positions)
+    ids = named.get("input_ids")
+    tokens: Any = named.get("inputs_embeds") if ids is None else ids
+    past = 0 if cache is None else cache.get_seq_length()
+    return Rotation(torch.arange(past, past + tokens.shape[1], device=tokens.device)[None])
 
 
 def pooled(model: Any, hidden: Tensor) -> Tensor:

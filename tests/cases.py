@@ -12,6 +12,7 @@ from families import CONFIGS, ENCODERS
 from cadenza.algorithms import (
     GLU,
     ALiBi,
+    BF16SafeRoPE,
     FlashAttention,
     LowPrecisionNorm,
     SequencePacking,
@@ -19,6 +20,7 @@ from cadenza.algorithms import (
     Unpadding,
     VocabPadding,
     apply_alibi,
+    apply_bf16_safe_rope,
     apply_flash_attention,
     apply_glu,
     apply_low_precision_norm,
@@ -45,6 +47,9 @@ class Case:
 
 CASES: dict[str, Case] = {
     "alibi": Case(apply_alibi, ALiBi, ALL),
+    "bf16_safe_rope": Case(
+        apply_bf16_safe_rope, BF16SafeRoPE, ("llama", "qwen3", "mistral"), effect=effects.logits_after_a_cast
+    ),
     "flash_attention": Case(apply_flash_attention, FlashAttention, ALL, effect=effects.scores_computed),
     "glu": Case(apply_glu, GLU, ("bert", "roberta", "electra", "distilbert")),
     "low_precision_norm": Case(
@@ -65,5 +70,5 @@ PAIRS = [(name, family) for name, case in CASES.items() for family in case.famil
 
 
 def claimed(family: str) -> list[str]:
-    """The techniques that claim `family`."""
-    return [name for name, case in CASES.items() if family in case.families]
+    """The techniques that claim `family` and go together: `alibi` leaves nothing to rotate."""
+    return [name for name, case in CASES.items() if family in case.families and name != "bf16_safe_rope"]

@@ -1,5 +1,6 @@
 """How a technique shows: numbers that must differ between a model with it and one without."""
 
+import copy
 from contextlib import nullcontext
 from unittest import mock
 
@@ -15,6 +16,13 @@ def logits(model, family, context=nullcontext):
     with torch.no_grad(), context():
         out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
     return out[inputs["attention_mask"].bool()]
+
+
+def logits_after_a_cast(model, family, context=nullcontext):
+    """Those of tokens far apart, in float32, after a cast that has rounded what stands in a buffer."""
+    cast, ids = copy.deepcopy(model).bfloat16().float(), batch(family, padding=None)["input_ids"]
+    with torch.no_grad(), context():
+        return cast(input_ids=ids, position_ids=1000 * torch.arange(ids.shape[1])[None]).logits
 
 
 def rows_in_layers(model, family, context=nullcontext):
