@@ -4,6 +4,7 @@ import composer.algorithms
 from composer.core import Algorithm
 
 from cadenza.algorithms.alibi import ALiBi, apply_alibi
+from cadenza.algorithms.anchor_attention import AnchorAttention, apply_anchor_attention
 from cadenza.algorithms.bf16_safe_rope import BF16SafeRoPE, apply_bf16_safe_rope, check_rope
 from cadenza.algorithms.flash_attention import FlashAttention, apply_flash_attention
 from cadenza.algorithms.glu import GLU, apply_glu
@@ -16,6 +17,7 @@ from cadenza.algorithms.vocab_padding import VocabPadding, apply_vocab_padding
 
 REGISTRY: dict[str, type[Algorithm]] = {
     "alibi": ALiBi,
+    "anchor_attention": AnchorAttention,
     "bf16_safe_rope": BF16SafeRoPE,
     "flash_attention": FlashAttention,
     "glu": GLU,
@@ -37,6 +39,7 @@ __all__ = [
     "GLU",
     "REGISTRY",
     "ALiBi",
+    "AnchorAttention",
     "BF16SafeRoPE",
     "FlashAttention",
     "LowPrecisionNorm",
@@ -46,6 +49,7 @@ __all__ = [
     "Unpadding",
     "VocabPadding",
     "apply_alibi",
+    "apply_anchor_attention",
     "apply_bf16_safe_rope",
     "apply_flash_attention",
     "apply_glu",

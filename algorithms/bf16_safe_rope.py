@@ -116,5 +116,6 @@ def _check(path: str, rotary: Any) -> None:
     if off > 1e-5:  # float32 is off by 6e-8 at most, bfloat16 by 4e-3
         raise SurgeryError(
             f"{path}: inv_freq ({held.dtype}) is off by {off:.1e} from what its config says: a cast to "
-            "bfloat16 rounded it, or rope_theta was changed later. Apply bf16_safe_rope, or build the model anew"
+            "bfloat16 rounded it, or rope_theta was changed later. Apply bf16_safe_rope, or build the model "
+            "anew"
         )

@@ -24,7 +24,8 @@ class FlashAttention(Surgery):
     Args:
         kernel: `flash` (flash-attn 2, CUDA), `flex` (FlexAttention, CUDA), `fa4` (FlexAttention on
             FlashAttention 4, CUDA), `sdpa` (the model's own kernel, called for each run of equally long
-            documents), or `auto`: the first of flash, flex and sdpa that can express what is asked.
+            documents), `merged` (torch's flash attention, with an anchor merged in closed form), or `auto`:
+            the first of flash, flex and sdpa that can express what is asked.
             `python -m cadenza.surgery.kernels` prints what each can.
 
     Works on every encoder and decoder on the attention interface. Without caches: undo it to generate.

@@ -1,19 +1,17 @@
 """Sequence packing: several documents in one row, which don't see each other."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
 
-from cadenza.surgery.attention import base_models, claim, open_seam
+from cadenza.surgery.attention import open_seam
+from cadenza.surgery.document_ids import take_document_ids
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.ledger import Stage
-from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Edit, Undo, chain, mix
+from cadenza.surgery.retype import Undo
 
 
 @dataclass(repr=False, eq=False)
@@ -40,17 +38,7 @@ class SequencePacking(Surgery):
         return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
-        module: Any = site.module
-        edits: list[Edit] = []
-        if module in base_models(module):
-            edits.append(partial(claim, module, packing=True))
-        elif module is site.host and base_models(module):
-            edits.append(partial(mix, module, TakesDocumentIds))
-        elif isinstance(getattr(module, "model", None), PreTrainedModel) and base_models(module.model):
-            # Composer's wrapper passes on what was in the signature when it was made.
-            names = {*module.model_forward_args, "document_ids"}
-            edits.append(partial(set_attributes, module, model_forward_args=names))
-        return chain(*edits) if edits else None
+        return take_document_ids(site, packing=True)
 
 
 def apply_sequence_packing(
@@ -62,12 +50,3 @@ def apply_sequence_packing(
         NoEffect: the model has no attention on transformers' attention interface.
     """
     return SequencePacking().operate(model, optimizers)
-
-
-class TakesDocumentIds:
-    """A model with a head that takes `document_ids` and hands them to its base model."""
-
-    def forward(self, *args: Any, document_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        if document_ids is not None:
-            kwargs["document_ids"] = document_ids
-        return super().forward(*args, **kwargs)

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from cadenza.surgery.anchor import Anchor
 from cadenza.surgery.documents import Documents
 from cadenza.surgery.errors import Conflict, SurgeryError
 from cadenza.surgery.layout import ReadsDocuments
@@ -41,7 +42,7 @@ class Plan:
         bias: added to the scores.
         kernel: what computes attention, a name in `cadenza.surgery.kernels`; padding is left out.
         layout: `unpadded`; the layers see real tokens only. On the base model.
-        packing: whether batches may bring `document_ids`. On the base model.
+        packing: whether batches may bring `document_ids`, and what a document sees. On the base model.
         rows: where the labelled rows are selected, `last_layer` or `output`. On the base model.
         rope: what query and key are rotated by, here and not before. On the base model, too.
     """
@@ -50,7 +51,7 @@ class Plan:
     bias: Bias | None = None
     kernel: str | None = None
     layout: str | None = None
-    packing: bool | None = None
+    packing: bool | Anchor | None = None
     rows: str | None = None
     rope: ExactRope | None = None
 
@@ -125,20 +126,28 @@ def claim(module: Any, **values: Any) -> Undo:
     Raises:
         Conflict: another technique has the field.
     """
-    plan: Plan = module.attention_plan
-    if {"bias", "rope"} <= {*values, *(name for name in ("bias", "rope") if getattr(plan, name) is not None)}:
-        raise Conflict(
-            "alibi takes the positions away that bf16_safe_rope rotates by; undo one of them first"
-        )
     for name in values:
         if (owner := getattr(module.attention_plan, name)) is not None:
             raise Conflict(f"attention {name} is taken by {owner!r}; undo that first")
-    module.attention_plan = replace(module.attention_plan, **values)
+    claimed = replace(module.attention_plan, **values)
+    _refuse_together(claimed)
+    module.attention_plan = claimed
 
     def undo() -> None:
         module.attention_plan = replace(module.attention_plan, **dict.fromkeys(values))
 
     return undo
+
+
+def _refuse_together(plan: Plan) -> None:
+    if plan.bias is None:
+        return
+    if plan.rope is not None:
+        raise Conflict(
+            "alibi takes the positions away that bf16_safe_rope rotates by; undo one of them first"
+        )
+    if isinstance(plan.packing, Anchor):
+        raise Conflict("alibi knows no distance to the anchor of anchor_attention; undo one of them first")
 
 
 def attend(

@@ -25,11 +25,14 @@ class Documents:
         device: where the tokens are.
         indices: (total,) places of the documents' tokens in the flattened batch; None: the batch is these
             tokens and nothing else.
+        anchors: for each document the number of the one-token document that it sees besides itself; an
+            anchor's own is its own. Empty: there are none.
     """
 
     lengths: tuple[int, ...]
     device: torch.device
     indices: Tensor | None = None
+    anchors: tuple[int, ...] = ()
     _memory: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -63,9 +66,37 @@ class Documents:
         starts = self.cu_seqlens[:-1].long()[self.of_token.long()]
         return torch.arange(self.total, device=self.device) - starts
 
+    @cached_property
+    def anchor_tokens(self) -> Tensor:
+        """(documents,) int64: the place of each document's anchor."""
+        return self.cu_seqlens[:-1].long()[torch.tensor(self.anchors, device=self.device)]
+
+    @cached_property
+    def anchor_of_token(self) -> Tensor:
+        """(total,) int64: the place of the anchor that each token sees."""
+        return self.anchor_tokens[self.of_token.long()]
+
+    @cached_property
+    def anchored_cu_seqlens(self) -> Tensor:
+        """(documents + 1,) int32: `cu_seqlens` with a copy of its anchor in front of each document."""
+        own = torch.tensor([n == anchor for n, anchor in enumerate(self.anchors)])
+        copies = torch.cat([torch.zeros(1, dtype=torch.int32), (~own).cumsum(0, dtype=torch.int32)])
+        return self.cu_seqlens + copies.to(self.device)
+
+    @cached_property
+    def anchored_keys(self) -> Tensor:
+        """(total + copies,) int64: the places of the keys that `anchored_cu_seqlens` counts."""
+        ends = self.anchored_cu_seqlens.long()
+        lengths = ends.diff()
+        document = torch.arange(len(lengths), device=self.device).repeat_interleave(lengths)
+        from_end = ends[1:][document] - torch.arange(len(document), device=self.device)
+        place = self.cu_seqlens[1:].long()[document] - from_end
+        in_front = from_end > torch.tensor(self.lengths, device=self.device)[document]
+        return torch.where(in_front, self.anchor_tokens[document], place)
+
     def alone(self) -> "Documents":
         """The same documents, with the padding gone."""
-        return self if self.indices is None else Documents(self.lengths, self.device)
+        return self if self.indices is None else Documents(self.lengths, self.device, anchors=self.anchors)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once a batch and not once a layer."""

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cadenza.surgery import varlen
+from cadenza.surgery import merged, varlen
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.varlen import Varlen
 
@@ -23,7 +23,7 @@ class Kernel:
     Args:
         run: computes attention by document; see `cadenza.surgery.varlen`.
         devices, dtypes: of query, key and value.
-        bias, window, causal, dropout: whether it takes them.
+        alibi, window, causal, dropout, anchor: whether it takes them.
         module: the Python module that it needs beside torch.
         torch: the first version of torch that has it.
     """
@@ -35,6 +35,7 @@ class Kernel:
     window: bool = True
     causal: bool = True
     dropout: bool = False
+    anchor: bool = True
     module: str | None = None
     torch: tuple[int, int] = (2, 5)
 
@@ -57,9 +58,12 @@ KERNELS: dict[str, Kernel] = {
     "flex": Kernel(varlen.flex, ("cuda",), ALL),
     "fa4": Kernel(varlen.fa4, ("cuda",), HALF, module="flash_attn.cute", torch=(2, 11)),
     "sdpa": Kernel(varlen.stock, ("cpu", "cuda"), (*ALL, "float64"), dropout=True),
+    "merged": Kernel(merged.merged, ("cpu", "cuda"), (*ALL, "float64"), alibi=False, window=False),
 }
-"""In the order in which `auto` prefers them. FA4's kernel is experimental: it has to be asked for."""
+"""In the order in which `auto` prefers them. FA4's kernel is experimental, and `merged` is torch's own
+flash attention: both have to be asked for."""
 
+FEATURES = ("alibi", "window", "causal", "dropout", "anchor")
 AUTO = ("flash", "flex", "sdpa")
 
 
@@ -73,6 +77,7 @@ class Needs:
     window: bool = False
     causal: bool = False
     dropout: bool = False
+    anchor: bool = False
 
     @classmethod
     def of(cls, call: Varlen, query: Tensor) -> "Needs":
@@ -83,6 +88,7 @@ class Needs:
             window=call.window is not None,
             causal=call.causal,
             dropout=call.dropout > 0,
+            anchor=bool(call.documents.anchors),
         )
 
     def __str__(self) -> str:
@@ -97,7 +103,9 @@ def lacks(name: str, needs: Needs) -> str | None:
         return f"no {needs.device}"
     if needs.dtype not in kernel.dtypes:
         return f"no {needs.dtype}"
-    for feature in ("alibi", "window", "causal", "dropout"):
+    if name == "merged" and needs.device == "cuda" and needs.dtype not in HALF:
+        return f"no {needs.dtype} on cuda"
+    for feature in FEATURES:
         if getattr(needs, feature) and not getattr(kernel, feature):
             return f"no {feature}"
     missing = kernel.missing()
@@ -130,13 +138,13 @@ def run(name: str | None, call: Varlen, query: Tensor, key: Tensor, value: Tenso
 
 def table() -> str:
     """The kernels and what they can express, for people."""
-    columns = ["kernel", "here", "devices", "dtypes", "alibi", "window", "causal", "dropout", "varlen"]
+    columns = ["kernel", "here", "devices", "dtypes", *FEATURES, "varlen"]
     rows = [columns]
     for name, kernel in KERNELS.items():
         missing = kernel.missing()
         cuda = "cpu" in kernel.devices or torch.cuda.is_available()
         here = f"needs {missing}" if missing else "yes" if cuda else "needs CUDA"
-        flags = ["yes" if getattr(kernel, c) else "no" for c in columns[4:8]]
+        flags = ["yes" if getattr(kernel, c) else "no" for c in FEATURES]
         rows.append([name, here, ",".join(kernel.devices), ",".join(kernel.dtypes), *flags, "yes"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)

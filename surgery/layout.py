@@ -1,12 +1,14 @@
 """The base model's side of the seam: it tells its layers where documents lie, and drops padding."""
 
 import inspect
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from cadenza.surgery.anchor import Anchor
 from cadenza.surgery.documents import PADDING, Documents, from_ids, from_mask
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
@@ -16,11 +18,15 @@ TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
 ELSEWHERE = ("past_key_values", "encoder_hidden_states", "encoder_attention_mask")
 
 
+NO_IDS = "anchor_attention: this training batch has no document_ids, so each row is one document"
+
+
 class ReadsDocuments:
     """A base model on the seam.
 
     `document_ids` (batch, length), 1, 2, ... for documents and -1 for padding, keeps packed documents
-    apart. `labelled` (rows,), places in the flattened batch, makes the last hidden state (1, rows, hidden).
+    apart; 0 is an anchor: see `cadenza.surgery.anchor`. `labelled` (rows,), places in the flattened batch,
+    makes the last hidden state (1, rows, hidden).
     Without either, and with no claim on kernel or layout, the stock `forward` runs as it is.
     """
 
@@ -28,6 +34,8 @@ class ReadsDocuments:
         self, *args: Any, document_ids: Tensor | None = None, labelled: Tensor | None = None, **kwargs: Any
     ) -> Any:
         plan = self.attention_plan
+        if isinstance(plan.packing, Anchor) and self.training and document_ids is None:
+            warnings.warn(NO_IDS, stacklevel=2)
         described = plan.kernel is not None or plan.layout is not None or document_ids is not None
         if not described and labelled is None:
             if plan.rope is not None:
@@ -74,12 +82,18 @@ class Call:
             documents = from_mask(mask, self.batch, self.length, self.device)
         else:
             self._refuse_ids(document_ids, mask)
-            documents = from_ids(document_ids, self.device)
+            read = self.anchor.documents if self.anchor else from_ids
+            documents = read(document_ids, self.device)
         self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
         # Transformers hands a 4D mask on as it is. This one fits nothing: a layer that loses the documents on
         # the way fails, where no mask would let it see across them.
         self.named["attention_mask"] = torch.ones(1, 1, 0, 0, dtype=torch.bool, device=self.device)
         self.others["documents"] = documents
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """How `document_ids` are read where an anchor may be among them."""
+        return self.plan.packing if isinstance(self.plan.packing, Anchor) else None
 
     def unpad(self) -> None:
         """Gather the documents' tokens to one row."""
@@ -95,7 +109,9 @@ class Call:
         """Give the layers the positions that they rotate by."""
         documents = self.others.get("documents")
         positions = self.named.get("position_ids")
-        if per_document and documents is not None:
+        if per_document and documents is not None and documents.anchors:
+            self._refuse_per_document()
+        elif per_document and documents is not None:
             positions = documents.scatter(documents.positions[None], *self.tokens.shape[:2])
         if positions is None:
             positions = torch.arange(self.length, device=self.device)[None]
@@ -130,6 +146,10 @@ class Call:
             return given.expand(shape)
         padding = _roberta_padding(self.model)
         first = 0 if padding is None else padding + 1
+        if packed and self.anchor:
+            places = self.anchor.positions(documents)
+            running = torch.arange(self.length, device=self.device).expand(shape)
+            return running if places is None else documents.scatter(places[None], *shape)
         if packed:
             return documents.scatter(documents.positions[None] + first, *shape)
         if padding is not None and ids is not None:  # RoBERTa counts the tokens that aren't padding
@@ -145,6 +165,13 @@ class Call:
         if bool((moved < 0).any()):
             raise SurgeryError("labels mark padding tokens; set them to -100 where attention_mask is 0")
         return moved
+
+    def _refuse_per_document(self) -> None:
+        if not (self.anchor and self.anchor.reset_positions):
+            raise SurgeryError(
+                "bf16_safe_rope per_document=True loses the distance to the anchor; leave it out, or give "
+                "anchor_attention reset_positions=True"
+            )
 
     def _refuse_ids(self, document_ids: Tensor, mask: Tensor | None) -> None:
         if document_ids.shape != (self.batch, self.length):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ def stock(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         (1, total, heads, head_dim).
     """
     runs = call.documents.runs
+    if call.documents.anchors:
+        return _behind_anchors(call, query, key, value)
     if len(runs) == 1:  # without `split` and `cat`, which would copy
         whole = (tensor.view(*runs[0], *tensor.shape[2:]) for tensor in (query, key, value))
         return _dense(call, *whole).flatten(0, 1)[None]
@@ -75,6 +78,25 @@ def stock(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         for run, *qkv in zip(runs, *parts, strict=True)
     ]
     return torch.cat([output.flatten(0, 1) for output in outputs])[None]
+
+
+def _behind_anchors(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Each document with a copy of its anchor in front, for each run of equally long ones.
+
+    A copy attends to itself alone, so it computes what the anchor does; its output is dropped.
+    """
+    documents = call.documents
+    sizes = [count * length for count, length in documents.runs]
+    firsts = [0, *accumulate(count for count, _ in documents.runs)]
+    parts = [tensor.squeeze(0).split(sizes) for tensor in (query, key, value)]
+    heads = [tensor.squeeze(0).index_select(0, documents.anchor_tokens) for tensor in (query, key, value)]
+    outputs = []
+    for (count, length), first, *qkv in zip(documents.runs, firsts[:-1], *parts, strict=True):
+        fronts = [head[first : first + count, None] for head in heads]
+        bodies = [part.view(count, length, *part.shape[1:]) for part in qkv]
+        whole = [torch.cat(pair, dim=1) for pair in zip(fronts, bodies, strict=True)]
+        outputs.append(_dense(call, *whole)[:, 1:].flatten(0, 1))
+    return torch.cat(outputs)[None]
 
 
 def _dense(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -91,7 +113,7 @@ def _additive(call: Varlen, query: Tensor, key: Tensor) -> Tensor | None:
     It depends on distances alone, so that of a document is the corner of that of the longest, which is made
     once a batch.
     """
-    length, longest = query.shape[-2], call.documents.longest
+    length, longest = query.shape[-2], call.documents.longest + bool(call.documents.anchors)
     eager = call.causal and call.module.attention_plan.stock == "eager"
     if call.bias is None and not eager and (call.window is None or call.window >= longest):
         return None
@@ -130,11 +152,16 @@ def flash(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """FlashAttention 2 (Dao, arXiv 2307.08691): one call for all documents. Shapes as in `stock`."""
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
 
-    starts, longest = call.documents.cu_seqlens, call.documents.longest
+    documents = call.documents
+    starts, longest = documents.cu_seqlens, documents.longest
     reach = -1 if call.window is None else call.window - 1
+    # With queries aligned to the last keys, a causal call lets each see the anchor in front.
+    keys = documents.anchored_keys if documents.anchors else None
+    ends = starts if keys is None else documents.anchored_cu_seqlens
     return flash_attn_varlen_func(
-        *(x.squeeze(0) for x in (query, key, value)),
-        *(starts, starts, longest, longest),
+        query.squeeze(0),
+        *(x.squeeze(0) if keys is None else x.squeeze(0).index_select(0, keys) for x in (key, value)),
+        *(starts, ends, longest, longest + (keys is not None)),
         dropout_p=call.dropout,
         softmax_scale=call.scaling,
         causal=call.causal,
@@ -179,9 +206,12 @@ def _block_mask(call: Varlen) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
     document, causal, window = call.documents.of_token, call.causal, call.window
+    anchor = call.documents.anchor_of_token if call.documents.anchors else None
 
     def seen(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         see = document[q] == document[k]
+        if anchor is not None:
+            see = see | (anchor[q] == k)
         if causal:
             see = see & (q >= k)
         if window is not None:
@@ -212,7 +242,10 @@ def live_blocks(call: Varlen) -> Tensor:
     if call.causal:
         high = torch.minimum(high, last)
     column = torch.arange(len(first), device=documents.device)[None]
-    return (low[:, None] // BLOCK <= column) & (column <= high[:, None] // BLOCK)
+    live = (low[:, None] // BLOCK <= column) & (column <= high[:, None] // BLOCK)
+    if documents.anchors:  # that of a block's first token; later ones stand in the block itself
+        live |= column == documents.anchor_of_token[first][:, None] // BLOCK
+    return live
 
 
 def _score_mod(call: Varlen, query: Tensor) -> Callable | None:

@@ -12,6 +12,7 @@ from families import CONFIGS, ENCODERS
 from cadenza.algorithms import (
     GLU,
     ALiBi,
+    AnchorAttention,
     BF16SafeRoPE,
     FlashAttention,
     LowPrecisionNorm,
@@ -20,6 +21,7 @@ from cadenza.algorithms import (
     Unpadding,
     VocabPadding,
     apply_alibi,
+    apply_anchor_attention,
     apply_bf16_safe_rope,
     apply_flash_attention,
     apply_glu,
@@ -47,6 +49,13 @@ class Case:
 
 CASES: dict[str, Case] = {
     "alibi": Case(apply_alibi, ALiBi, ALL),
+    "anchor_attention": Case(
+        # Mistral here has a sliding window, which the anchor refuses; see tests/test_anchor_attention.py.
+        apply_anchor_attention,
+        AnchorAttention,
+        ("llama", "qwen3", "gpt2"),
+        effect=effects.anchored_logits,
+    ),
     "bf16_safe_rope": Case(
         apply_bf16_safe_rope, BF16SafeRoPE, ("llama", "qwen3", "mistral"), effect=effects.logits_after_a_cast
     ),
@@ -69,6 +78,20 @@ CASES: dict[str, Case] = {
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
+# `alibi` leaves nothing to rotate and knows no anchor; `sequence_packing` reads document_ids in its own way.
+EXCLUDE = [{"bf16_safe_rope", "anchor_attention"}, {"alibi", "sequence_packing"}]
+
+
+def together(family: str) -> list[list[str]]:
+    """The largest sets of techniques that claim `family` and go together."""
+    every = [name for name, case in CASES.items() if family in case.families]
+    chosen = [[name for name in every if name not in excluded] for excluded in EXCLUDE]
+    return chosen if any(name in EXCLUDE[0] for name in every) else chosen[:1]
+
+
 def claimed(family: str) -> list[str]:
-    """The techniques that claim `family` and go together: `alibi` leaves nothing to rotate."""
-    return [name for name, case in CASES.items() if family in case.families and name != "bf16_safe_rope"]
+    """The first of `together`."""
+    return together(family)[0]
+
+
+TOGETHER = [(family, names) for family in CONFIGS for names in together(family)]

@@ -55,6 +55,15 @@ def labelled_logits(model, family, context=nullcontext):
         return model(**batch(family)).logits
 
 
+def anchored_logits(model, family, context=nullcontext):
+    """The logits of one row with an anchor and two documents, the first of 5 tokens."""
+    ids = batch(family, padding=None)["input_ids"]
+    at = torch.arange(ids.shape[1])
+    documents = torch.where(at == 0, 0, torch.where(at < 6, 1, 2)).expand(ids.shape)
+    with torch.no_grad():
+        return model(input_ids=ids, document_ids=documents).logits
+
+
 def packed_logits(model, family, context=nullcontext):
     """The logits of one row that holds two documents, the first of 5 tokens."""
     ids = batch(family, padding=None)["input_ids"]

@@ -7,12 +7,13 @@ import random
 
 import pytest
 import torch
-from cases import CASES, PAIRS, claimed
+from cases import CASES, PAIRS, TOGETHER, claimed
 from families import CONFIGS, batch, build
 
 from cadenza.surgery import attention_modules, ledger
 
 every_pair = pytest.mark.parametrize(("name", "family"), PAIRS)
+every_set = pytest.mark.parametrize(("family", "names"), TOGETHER)
 every_family = pytest.mark.parametrize("family", CONFIGS)
 
 
@@ -94,9 +95,9 @@ def test_undo(name, family):
     assert not any("attention_plan" in vars(module) for module in attention_modules(model))
 
 
-@every_family
-def test_any_order_gives_the_same_model(family):
-    orders = some_orders(claimed(family))
+@every_set
+def test_any_order_gives_the_same_model(family, names):
+    orders = some_orders(names)
     results = []
     for order in orders:
         model = build(family)
@@ -114,13 +115,13 @@ def test_any_order_gives_the_same_model(family):
 
 
 @pytest.mark.slow
-@every_family
-def test_undo_in_any_order(family):
-    for order in some_orders(claimed(family)):
+@every_set
+def test_undo_in_any_order(family, names):
+    for order in some_orders(names):
         model = build(family)
         optimizer = grouped(model)
         before, state, members = logits(model, family), snapshot(model), membership(optimizer)
-        reports = {n: CASES[n].apply(model, optimizers=optimizer) for n in claimed(family)}
+        reports = {n: CASES[n].apply(model, optimizers=optimizer) for n in names}
         for name in order:
             reports[name].undo()
         assert same(state, snapshot(model)), order

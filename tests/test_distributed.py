@@ -6,10 +6,8 @@ import ddp_worker
 import fsdp_worker
 import pytest
 import torch.multiprocessing as mp
-from cases import PAIRS, claimed
-from families import CONFIGS
+from cases import PAIRS, TOGETHER
 
-ALL = [(family, claimed(family)) for family in CONFIGS]
 EACH = [(family, [name]) for name, family in PAIRS]
 
 CHOSEN = [job for job in EACH if job[0] == "bert" or job == ("llama", ["bf16_safe_rope"])]
@@ -27,9 +25,9 @@ def failures_of(worker, jobs):
 
 @pytest.mark.slow
 def test_ddp_equals_one_process():
-    assert failures_of(ddp_worker.worker, EACH + ALL) == []
+    assert failures_of(ddp_worker.worker, EACH + TOGETHER) == []
 
 
 @pytest.mark.slow
 def test_fsdp_trains_to_the_losses_of_one_process():
-    assert failures_of(fsdp_worker.worker, CHOSEN + ALL) == []
+    assert failures_of(fsdp_worker.worker, CHOSEN + TOGETHER) == []

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import CASES, PAIRS, claimed
+from cases import CASES, PAIRS, TOGETHER
 from families import batch, build
 from test_composer import trainer
 from test_saving import logits, same
@@ -12,6 +12,7 @@ from cadenza.surgery import CheckpointError, in_order
 
 FAMILIES = ("bert", "roberta", "llama")
 EACH = [(family, [name]) for name, family in PAIRS if family in FAMILIES]
+ALL = [chosen for chosen in TOGETHER if chosen[0] in FAMILIES]
 
 
 def checkpoint(family, names, folder, **kwargs):
@@ -23,7 +24,7 @@ def checkpoint(family, names, folder, **kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "names"), [*EACH, *((family, claimed(family)) for family in FAMILIES)])
+@pytest.mark.parametrize(("family", "names"), [*EACH, *ALL])
 def test_what_is_exported_loads_as_it_was(family, names, tmp_path):
     model, path = checkpoint(family, names, tmp_path)
     loaded = load(export(path, tmp_path / "folder"))

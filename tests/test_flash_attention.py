@@ -155,7 +155,7 @@ def test_the_table_is_printed():
     assert "RuntimeWarning" not in done.stderr
     head, *rows = done.stdout.splitlines()
     assert head.split()[:4] == ["kernel", "here", "devices", "dtypes"]
-    assert head.split()[4:] == ["alibi", "window", "causal", "dropout", "varlen"]
+    assert head.split()[4:] == ["alibi", "window", "causal", "dropout", "anchor", "varlen"]
     assert [row.split()[0] for row in rows] == list(KERNELS)
 
 

@@ -1,0 +1,144 @@
+"""Anchor attention against full causal attention on long windows.
+
+`layer`: one attention of 8 heads x 64, forward and backward, documents of 1,024 tokens. `model`: a step of 4
+decoder layers of SmolLM2-135M's shape without the LM head. On a GPU: the attention of Llama-3-8B (32 heads x
+128, 8 of keys and values) at 65,536 and 131,072 in bfloat16, for each kernel that runs there.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from harness import Variant, Work, compare, record
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from cadenza.algorithms import apply_anchor_attention, apply_flash_attention
+from cadenza.surgery import kernels
+from cadenza.surgery.anchor import Anchor
+from cadenza.surgery.kernels import Needs
+from cadenza.surgery.varlen import Varlen
+
+SMOLLM2 = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 2**17,
+}
+TRAINING = 3.5  # operations of a step of attention, in those of its forward: the flash backward recomputes
+
+
+class Attention(nn.Module):
+    """As much of an attention module as a kernel looks at."""
+
+    is_causal = True
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.num_key_value_groups = groups
+        self.attention_plan = type("Plan", (), {"stock": "sdpa"})()
+
+
+def document_ids(window: int, length: int, device: str) -> Tensor:
+    """(1, window): the anchor, then documents of `length` tokens, the last as long as there is room."""
+    return ((torch.arange(window, device=device) + length - 1) // length)[None]
+
+
+def pairs(lengths: tuple[int, ...]) -> float:
+    """Query and key pairs under a causal mask."""
+    return sum(n * (n + 1) / 2 for n in lengths)
+
+
+def layer(
+    window: int, length: int, names: list[str], rounds: int, heads: tuple[int, int], width: int, dtype
+) -> None:
+    """Full causal SDPA, then each kernel on documents with an anchor."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shapes = [(1, window, n, width) for n in (heads[0], heads[1], heads[1], heads[0])]
+    *qkv, grad = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
+    for x in qkv:
+        x.requires_grad_()
+    ids = document_ids(window, length, device)
+    module, gqa = Attention(heads[0] // heads[1]), heads[0] != heads[1]
+
+    def full() -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in qkv)
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa).transpose(
+            1, 2
+        )
+
+    def by_document(name: str) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            documents = Anchor().documents(ids, ids.device)  # its cost is part of a step
+            return kernels.run(name, Varlen.of(module, None, documents, {}), *qkv)
+
+        return forward
+
+    def both_ways(forward: Callable[[], Tensor]) -> Callable[[], object]:
+        def step() -> None:
+            forward().backward(grad)
+            for x in qkv:
+                x.grad = None
+
+        return step
+
+    ops = 4 * heads[0] * width * TRAINING
+    lengths = Anchor().documents(ids, ids.device).lengths
+    variants = [Variant("full causal SDPA", both_ways(full), Work(ops * pairs((window,)), window))]
+    work = Work(ops * (pairs(lengths) + window), window)
+    variants += [Variant(f"anchor, {name}", both_ways(by_document(name)), work) for name in names]
+    record(compare("anchor", f"layer, {window} by {length}", variants, rounds, dtype), "anchor")
+
+
+def model(window: int, length: int, rounds: int) -> None:
+    """Stock layers, then the same with an anchor."""
+    config = LlamaConfig(**SMOLLM2)
+    stock, ours = (LlamaModel(config).train() for _ in range(2))
+    ours.load_state_dict(stock.state_dict())
+    apply_anchor_attention(ours)
+    apply_flash_attention(ours, "sdpa")
+    tokens, ids = torch.randint(0, 49152, (1, window)), document_ids(window, length, "cpu")
+
+    def step(llama: LlamaModel, **more: Tensor) -> Callable[[], object]:
+        def run() -> None:
+            llama(input_ids=tokens, use_cache=False, **more).last_hidden_state.square().mean().backward()
+            llama.zero_grad(set_to_none=True)
+
+        return run
+
+    weights = sum(p.numel() for p in stock.layers.parameters())
+    ops = 4 * 9 * 64 * TRAINING * 4
+    lengths = Anchor().documents(ids, ids.device).lengths
+    work = [Work(6 * weights * window + ops * each, window) for each in (pairs((window,)), pairs(lengths))]
+    variants = [
+        Variant("full causal SDPA", step(stock), work[0]),
+        Variant("anchor, sdpa", step(ours, document_ids=ids), work[1]),
+    ]
+    record(compare("anchor", f"4 layers, {window} by {length}", variants, rounds), "anchor")
+
+
+def on_gpu(rounds: int) -> None:
+    able = [k for k in kernels.KERNELS if kernels.lacks(k, Needs("cuda", "bfloat16", anchor=True)) is None]
+    for window in (65_536, 131_072):
+        for length in (1024, 2048):
+            layer(window, length, able, rounds, (32, 8), 128, torch.bfloat16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--windows", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
+    chosen = parser.parse_args()
+    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        return on_gpu(chosen.rounds)
+    for window in chosen.windows:
+        layer(window, 1024, ["sdpa", "merged"], chosen.rounds, (8, 8), 64, torch.float32)
+    model(16_384, 1024, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()
