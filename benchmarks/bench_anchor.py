@@ -95,8 +95,7 @@ def layer(
 
 def model(window: int, length: int, rounds: int) -> None:
     """Stock layers, then the same with an anchor."""
-    config = LlamaConfig(**SMOLLM2)
-    stock, ours = (LlamaModel(config).train() for _ in range(2))
+    stock, ours = (LlamaModel(LlamaConfig(**SMOLLM2)).train() for _ in range(2))
     ours.load_state_dict(stock.state_dict())
     apply_anchor_attention(ours)
     apply_flash_attention(ours, "sdpa")

@@ -1,8 +1,8 @@
-"""Text for masked language modelling: sources, tokenizer, sequences, masking, loaders."""
+"""Text for masked and causal language modelling: sources, tokenizer, sequences, masking, windows, loaders."""
 
 from cadenza.data.config import TextConfig, TokenizerConfig
 from cadenza.data.errors import DataError
-from cadenza.data.loader import build_dataspec, count_tokens, unigram_entropy
+from cadenza.data.loader import build_causal_dataspec, build_dataspec, count_tokens, unigram_entropy
 from cadenza.data.masking import MaskedLMCollator
 from cadenza.data.python_docs import python_docs
 from cadenza.data.sequences import EpochSampler, TokenizedDocuments, TokenizedStream
@@ -17,6 +17,7 @@ __all__ = [
     "TokenizedDocuments",
     "TokenizedStream",
     "TokenizerConfig",
+    "build_causal_dataspec",
     "build_dataspec",
     "build_tokenizer",
     "count_tokens",

@@ -19,11 +19,16 @@ class TextConfig:
             text, `eval_fraction` of them for evaluation.
         eval_source: another source of evaluation text; the whole of `source` is then trained on.
         text_field: the field that holds the text, in jsonl, parquet and Hub data sets.
-        max_seq_len: tokens of a sequence, [CLS] and [SEP] included.
+        max_seq_len: tokens of a sequence, [CLS] and [SEP] included; for causal LM of a window, which
+            documents fill one after another.
         long_documents: `truncate` keeps the first max_seq_len tokens of each, as MosaicBERT does; `split`
             makes as many sequences as a document fills.
         mlm_probability, eval_mlm_probability: the share of masked tokens.
         eval_documents: at most so many for evaluation; null: all.
+        domain_tag: text in front of every document, on which no loss is taken; for causal LM.
+        boundary_loss: whether a document's last token is to predict the next one's first; for causal LM.
+        upsample_from, upsample_times: documents of at least so many tokens come so many times in a pass (Fu
+            et al., arXiv 2402.10171); for causal LM.
         shuffle_buffer: documents in the buffer that shuffles a stream.
         num_workers: processes that load, for each device.
         remote, local: the folders of an `mds` data set.
@@ -41,6 +46,10 @@ class TextConfig:
     eval_mlm_probability: float = 0.15
     eval_fraction: float = 0.05
     eval_documents: int | None = None
+    domain_tag: str | None = None
+    boundary_loss: bool = True
+    upsample_from: int | None = None
+    upsample_times: int = 1
     shuffle_buffer: int = 10_000
     num_workers: int = 0
     remote: str | None = None
@@ -53,7 +62,8 @@ class TextConfig:
         for key in ("mlm_probability", "eval_mlm_probability", "eval_fraction"):
             if not 0 < getattr(self, key) < 1:
                 raise DataError(f"data.{key} is {getattr(self, key)}; it must lie in (0, 1)")
-        for key, least in (("max_seq_len", 3), ("num_workers", 0), ("shuffle_buffer", 1)):
+        least_of = {"max_seq_len": 3, "num_workers": 0, "shuffle_buffer": 1, "upsample_times": 1}
+        for key, least in least_of.items():
             if getattr(self, key) < least:
                 raise DataError(f"data.{key} is {getattr(self, key)}; it must be at least {least}")
 

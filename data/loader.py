@@ -8,6 +8,7 @@ from composer.utils import dist
 from torch.utils.data import DataLoader
 
 from cadenza.data.config import TextConfig
+from cadenza.data.documents import CausalLMCollator, WindowedDocuments, WindowedStream
 from cadenza.data.errors import DataError
 from cadenza.data.masking import IGNORED, Batch, MaskedLMCollator
 from cadenza.data.packing import PackedDocuments, PackedStream
@@ -41,17 +42,39 @@ def build_dataspec(
     else:
         stream = PackedStream if packed else TokenizedStream
         dataset, sampler = stream(texts, *options, fixed=not train), None
-    loader = DataLoader(
+    loader = _loader(cfg, dataset, sampler, collator, batch_size, drop_last=train)
+    return DataSpec(loader, batch_transforms=collator.mask, get_num_tokens_in_batch=count_tokens)
+
+
+def build_causal_dataspec(
+    cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int
+) -> DataSpec:
+    """Causal-LM batches of this rank: windows of documents; arguments and errors as in `build_dataspec`."""
+    texts = documents(cfg, train, seed)
+    if isinstance(texts, list):
+        dataset = WindowedDocuments(texts, tokenizer, cfg, seed)
+        _check_size(dataset, texts, cfg, train, batch_size)
+        sampler = EpochSampler(dataset, train, seed)
+    else:
+        dataset, sampler = WindowedStream(texts, tokenizer, cfg, fixed=not train), None
+    collator = CausalLMCollator(tokenizer, cfg.boundary_loss)
+    loader = _loader(cfg, dataset, sampler, collator, batch_size, drop_last=train)
+    return DataSpec(loader, get_num_tokens_in_batch=count_tokens)
+
+
+def _loader(
+    cfg: TextConfig, dataset: Any, sampler: Any, collator: Any, batch_size: int, drop_last: bool
+) -> DataLoader:
+    return DataLoader(
         dataset,
         sampler=sampler,
         batch_size=batch_size,
         collate_fn=collator,
-        drop_last=train,
+        drop_last=drop_last,
         num_workers=cfg.num_workers,
         persistent_workers=cfg.num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-    return DataSpec(loader, batch_transforms=collator.mask, get_num_tokens_in_batch=count_tokens)
 
 
 def count_tokens(batch: Batch) -> dict[str, int]:

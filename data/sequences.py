@@ -67,8 +67,12 @@ class TokenizedStream(IterableDataset):
         if isinstance(self.texts, Texts):
             self.texts.set_epoch(pass_)
         first, step = dist.get_global_rank() * workers + index, dist.get_world_size() * workers
-        for count, row in enumerate(self.rows(tokenized(self.texts, *self.options))):
+        for count, row in enumerate(self.examples()):
             yield {**row, "draw": pass_ * PASS + first + count * step}
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """This pass over the stream, row by row."""
+        return self.rows(tokenized(self.texts, *self.options))
 
     def rows(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
         """One sequence a row."""

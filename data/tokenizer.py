@@ -21,16 +21,19 @@ SPECIAL = {
 }
 
 
-def build_tokenizer(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]]) -> Any:
-    """A fast transformers tokenizer with [PAD], [CLS], [SEP] and [MASK] of its own kind.
+def build_tokenizer(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], masked: bool = True) -> Any:
+    """A fast transformers tokenizer.
 
     Args:
         texts: gives the text to train on; called for `wordpiece` alone.
+        masked: whether it must have [PAD], [CLS], [SEP] and [MASK] of its own kind.
 
     Raises:
         DataError: not there, not reachable, or without the special tokens that masked LM needs.
     """
     tokenizer = _trained(cfg, texts()) if cfg.name == "wordpiece" else _loaded(cfg.name)
+    if not masked:
+        return tokenizer
     missing = [name for name in SPECIAL if name != "unk_token" and getattr(tokenizer, name, None) is None]
     if missing:
         raise DataError(f"tokenizer.name: {cfg.name} has no {', '.join(missing)}; masked LM needs them all")

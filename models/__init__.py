@@ -1,15 +1,18 @@
 """Base models to operate on, and models with surgeries behind them: saved, loaded, exported."""
 
 from cadenza.models.auto import CadenzaConfig
-from cadenza.models.bert import composer_model, masked_lm
+from cadenza.models.bert import masked_lm
+from cadenza.models.causal_lm import causal_lm
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
 from cadenza.models.saved import load, save
+from cadenza.models.stock import composer_model
 
 __all__ = [
     "CadenzaConfig",
     "ModelError",
+    "causal_lm",
     "composer_model",
     "export",
     "load",

@@ -1,5 +1,6 @@
 """A recipe played: model, data, techniques and Trainer put together, trained, evaluated, recorded."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,14 @@ from composer.utils import dist, reproducibility
 from torch.utils.data import IterableDataset
 
 from cadenza.algorithms import check_rope
-from cadenza.data import build_dataspec, build_tokenizer, train_texts, unigram_entropy
-from cadenza.models import masked_lm
+from cadenza.data import (
+    build_causal_dataspec,
+    build_dataspec,
+    build_tokenizer,
+    train_texts,
+    unigram_entropy,
+)
+from cadenza.models import causal_lm, masked_lm
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.parallelism import mark_layers, parallelism
 from cadenza.recipe.progress import Progress, real_tokens_per_second
@@ -26,9 +33,15 @@ from cadenza.surgery import Report, Surgery
 def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
     """The stock model, as it is before any technique, and the tokenizer."""
     dist.initialize_dist("gpu" if torch.cuda.is_available() else "cpu")
-    tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data))
+    masked = recipe.model.objective == "masked_lm"
+    tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data), masked)
     reproducibility.seed_all(recipe.seed)
-    model = masked_lm(**asdict(recipe.model), tokenizer=tokenizer)
+    section = asdict(recipe.model)
+    checkpointing = section.pop("gradient_checkpointing")
+    build_model = {"masked_lm": masked_lm, "causal_lm": causal_lm}[section.pop("objective")]
+    model = build_model(**section, tokenizer=tokenizer)
+    if checkpointing:
+        model.model.gradient_checkpointing_enable()
     mark_layers(model)
     return model, tokenizer
 
@@ -100,6 +113,11 @@ def dataspecs(
     eval_batch = train.eval_batch_size or train.global_batch_size
     eval_batch = build.per_device(eval_batch, world, "train.eval_batch_size")
     common = {"cfg": recipe.data, "tokenizer": tokenizer, "seed": recipe.seed}
+    if recipe.model.objective == "causal_lm":
+        return (
+            build_causal_dataspec(train=True, batch_size=batch, **common),
+            build_causal_dataspec(train=False, batch_size=eval_batch, **common),
+        )
     return (
         build_dataspec(train=True, batch_size=batch, packed=packed, **common),
         build_dataspec(train=False, batch_size=eval_batch, **common),
@@ -188,10 +206,15 @@ def _results(trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
         },
         "eval": {
             "loss": float(metrics["LanguageCrossEntropy"].compute()),
-            "masked_accuracy": float(metrics["MaskedAccuracy"].compute()),
+            _accuracy(trainer): float(metrics["MaskedAccuracy"].compute()),
             "unigram_entropy": unigram_entropy(evaluation),
         },
     }
+
+
+def _accuracy(trainer: Trainer) -> str:
+    """Its name: a causal model's is over all tokens."""
+    return "accuracy" if trainer.state.model.shift_labels else "masked_accuracy"
 
 
 def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
@@ -232,11 +255,17 @@ def _say_surgeries(trainer: Trainer) -> None:
 def _say_results(results: dict[str, Any]) -> None:
     train, evaluation = results["train"], results["eval"]
     gain = evaluation["unigram_entropy"] - evaluation["loss"]
+    masked = "masked_accuracy" in evaluation
+    said = "masked-token cross-entropy" if masked else "next-token cross-entropy"
     print(
         f"train: {train['batches']} batches in {train['seconds']:.0f} s, "
         f"{train['real_tokens_per_second']:,.0f} real tokens/s\n"
-        f"eval: masked-token cross-entropy {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
+        f"eval: {said} {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
         f"entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); "
-        f"masked accuracy {evaluation['masked_accuracy']:.1%}",
+        + (f"masked accuracy {evaluation['masked_accuracy']:.1%}" if masked else _perplexity(evaluation)),
         flush=True,
     )
+
+
+def _perplexity(evaluation: dict[str, Any]) -> str:
+    return f"perplexity {math.exp(evaluation['loss']):.1f}, accuracy {evaluation['accuracy']:.1%}"

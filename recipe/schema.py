@@ -4,15 +4,26 @@ from dataclasses import dataclass, field
 
 from cadenza.data.config import TextConfig, TokenizerConfig
 
+OBJECTIVES = ("masked_lm", "causal_lm")
+
 
 @dataclass
 class Model:
-    """A Hugging Face masked LM, new from a config or loaded from a folder or the Hub."""
+    """A Hugging Face model, new from a config or loaded from a folder or the Hub.
 
+    `objective`: `masked_lm`, or `causal_lm`, which takes windows of documents.
+    """
+
+    objective: str = "masked_lm"
     model_type: str = "bert"
     pretrained: str | None = None
     attention: str = "sdpa"
     config: dict = field(default_factory=dict)
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"model.objective is {self.objective!r}; it must be {' or '.join(OBJECTIVES)}")
 
 
 @dataclass

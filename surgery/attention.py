@@ -169,6 +169,10 @@ def attend(
     Returns:
         (batch, q, heads, head_dim), and the attention weights if the stock kernel gives them.
     """
+    if "attention_plan" not in module.__dict__:
+        raise SurgeryError(
+            "this model shares its config with one that was operated on; give each its own, by deepcopy"
+        )
     plan: Plan = module.attention_plan
     rotation: Rotation | None = kwargs.pop("rope", None)
     if plan.rope is not None:

@@ -1,0 +1,95 @@
+"""Stock Hugging Face models, from a config, a folder or the Hub, and as Composer models."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
+from composer.models import HuggingFaceModel
+from transformers import AutoConfig, PreTrainedModel
+
+from cadenza.data import hub
+from cadenza.models.errors import ModelError
+
+
+def stock_model(
+    auto: Any, model_type: str, pretrained: str | None, fields: dict[str, Any], attention: str
+) -> PreTrainedModel:
+    """A model of the `AutoModel` class `auto`: pretrained, or new from its type.
+
+    Raises:
+        ModelError: unknown model type or field, missing folder, unreachable Hub.
+    """
+    if pretrained is None:
+        return _from_config(auto, model_type, fields, attention)
+    return _from_pretrained(auto, pretrained, fields, attention)
+
+
+def as_composer_model(model: PreTrainedModel, tokenizer: Any) -> HuggingFaceModel:
+    """See `composer_model`.
+
+    Raises:
+        ModelError: the tokenizer has more words than the model's table.
+    """
+    try:
+        return composer_model(model, tokenizer)
+    except ValueError as error:
+        raise ModelError(f"model: the tokenizer doesn't fit ({in_short(error)})") from error
+
+
+def composer_model(
+    model: PreTrainedModel, tokenizer: Any = None, train_metrics: bool = False
+) -> HuggingFaceModel:
+    """`model` as a Composer model; both metrics are means over the labelled tokens alone.
+
+    In training they would be computed from every batch's logits, which `sparse_prediction` then has to keep;
+    the loss is logged without them.
+    """
+
+    def metrics() -> list:
+        return [LanguageCrossEntropy(ignore_index=-100), MaskedAccuracy(ignore_index=-100)]
+
+    return HuggingFaceModel(
+        model,
+        tokenizer=tokenizer,
+        use_logits=True,
+        metrics=metrics() if train_metrics else None,
+        eval_metrics=metrics(),
+        allow_embedding_resizing=False,
+    )
+
+
+def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    try:
+        known = AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
+    for name in fields:
+        if not hasattr(known, name):
+            near = difflib.get_close_matches(name, list(known.to_dict()), n=1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
+    try:
+        config = AutoConfig.for_model(model_type, **fields)
+        return auto.from_config(config, attn_implementation=attention)
+    except Exception as error:
+        raise ModelError(f"model: {model_type} can't be built: {in_short(error)}") from error
+
+
+def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ModelError(f"model.pretrained: there is no folder {name}")
+    local = folder.is_dir() or not hub.reachable()
+    source = str(folder) if folder.is_dir() else name
+    options = {"attn_implementation": attention, "local_files_only": local, **fields}
+    try:
+        return auto.from_pretrained(source, **options)
+    except Exception as error:
+        offline = local and not folder.is_dir()
+        reason = "it isn't cached, and the Hub doesn't answer" if offline else in_short(error)
+        raise ModelError(f"model.pretrained: {name} can't be loaded ({reason})") from error
+
+
+def in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
