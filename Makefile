@@ -54,7 +54,7 @@ types: install link
 
 link: # the folders under their import name, for pyright
 	mkdir -p build/link/cadenza
-	for folder in algorithms data models recipe surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
+	for folder in algorithms data models recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
 
 clean:
 	rm -rf .venv build *.egg-info

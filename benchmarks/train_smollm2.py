@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--window", type=int, default=8192)
     parser.add_argument("--lr", type=float, default=5e-5)
-    parser.add_argument("--checkpointed", type=int, default=15, help="layers computed again in backward")
+    parser.add_argument("--checkpointed", type=int, default=30, help="layers computed again in backward")
     parser.add_argument("--eval-tokens", type=int, default=1024)
     chosen = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(chosen.model)

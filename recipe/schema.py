@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from cadenza.data.config import TextConfig, TokenizerConfig
 
+MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
 OBJECTIVES = ("masked_lm", "causal_lm")
 
 
@@ -80,3 +81,8 @@ class Recipe:
     scheduler: Scheduler = field(default_factory=Scheduler)
     train: Train = field(default_factory=Train)
     loggers: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        on = [name for name in MASKED_ONLY if self.algorithms.get(name, False) is not False]
+        if self.model.objective == "causal_lm" and on:
+            raise ValueError(f"algorithms.{on[0]} is for masked_lm; model.objective is causal_lm")

@@ -12,6 +12,7 @@ from cadenza.surgery import SurgeryError
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml"))
+BASELINES = sorted(str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml"))
 OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml"))
 
 
@@ -25,6 +26,25 @@ def test_there_are_recipes():
     names = {Path(path).stem for path in RECIPES}
     assert names >= {"mosaicbert", "mosaicbert_large", "bert", "bert_30"}
     assert {Path(path).stem for path in OVERLAYS} >= {"cpu", "8xgpu"}
+
+
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if "anchor_" in path])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_long_recipe_takes_every_baseline(recipe, baseline):
+    loaded = load([recipe, baseline], [])
+    (anchor,) = (a for a in build.algorithms(loaded.algorithms) if type(a).__name__ == "AnchorAttention")
+    assert anchor.mode in baseline
+    assert anchor.reset_positions == ("reset" in baseline)
+    assert (loaded.data.domain_tag is not None) == ("tag" in baseline)
+
+
+def test_the_long_recipes_are_the_papers():
+    for path in (path for path in RECIPES if "anchor_" in path):
+        recipe = load([path], [])
+        assert recipe.train.max_duration == "2000ba"
+        assert recipe.train.global_batch_size * recipe.data.max_seq_len == 2**20
+        assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (2e-5, 0.1)
+        assert recipe.model.config["rope_parameters"]["rope_theta"] == 1e7
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

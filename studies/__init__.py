@@ -1,0 +1,1 @@
+"""Studies: `python -m cadenza.studies.NAME --help`. Each writes a CSV, a plot and a Markdown table."""

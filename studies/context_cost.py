@@ -1,0 +1,141 @@
+"""What does a window cost under full, intra-document and anchor attention?
+
+For each window and document length: operations of a step of a whole model of --hidden and --layers
+(computed), and of one decoder layer of that width the time of forward and backward, in turns, and the bytes
+kept for backward (both measured here).
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaModel
+
+from cadenza.algorithms import apply_anchor_attention
+from cadenza.studies import report
+
+MODES = ("full", "intra_document", "anchor")
+
+
+def lengths_of(window: int, document: int) -> list[int]:
+    """The anchor, and documents of equal length; the last one takes what is left."""
+    whole, rest = divmod(window - 1, document)
+    return [1, *[document] * whole, *([rest] if rest else [])]
+
+
+def pairs(mode: str, window: int, document: int) -> float:
+    """Query and key pairs that are computed."""
+    if mode == "full":
+        return window * (window + 1) / 2
+    own = sum(n * (n + 1) / 2 for n in lengths_of(window, document))
+    return own + (window - 1 if mode == "anchor" else 0)
+
+
+def operations(mode: str, window: int, document: int, hidden: int, layers: int) -> float:
+    """Of a training step of a model with feed-forwards of 8/3 hidden, without its head."""
+    weights = 12 * hidden**2 * layers
+    return 6 * weights * window + 12 * hidden * layers * pairs(mode, window, document)
+
+
+def layer(mode: str, hidden: int, heads: int) -> LlamaModel:
+    """One decoder layer that reads document_ids by `mode`."""
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        vocab_size=32,
+        max_position_embeddings=2**20,
+    )
+    torch.manual_seed(0)
+    model = LlamaModel(config).train()
+    apply_anchor_attention(model, mode)
+    return model
+
+
+def kept_mib(step: Callable[[], Tensor]) -> float:
+    """What a forward pass keeps for backward, each storage once."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = step()  # held, so that no address is used again
+    del output
+    return sum(seen.values()) / 2**20
+
+
+def measure(window: int, document: int, chosen: Any) -> list[report.Row]:
+    """A row for each mode: the models take turns, and the speed-up is the median of ratios."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lengths = torch.tensor(lengths_of(window, document))
+    ids = torch.arange(len(lengths)).repeat_interleave(lengths)[None]
+    tokens = torch.randint(0, 32, (1, window), device=device)
+    models: dict[str, Any] = {mode: layer(mode, chosen.hidden, chosen.heads) for mode in MODES}
+    steps = {mode: _step(model.to(device), tokens, ids) for mode, model in models.items()}
+    kept = {mode: kept_mib(step) for mode, step in steps.items()}
+    times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(chosen.rounds):
+        for mode, step in steps.items():
+            times[mode].append(_seconds(lambda step=step: step().backward()))
+    return [_row(mode, window, document, chosen, times, kept) for mode in MODES]
+
+
+def _row(mode: str, window: int, document: int, chosen: Any, times: dict, kept: dict) -> report.Row:
+    ratios = [full / ours for full, ours in zip(times["full"], times[mode], strict=True)]
+    work = [operations(m, window, document, chosen.hidden, chosen.layers) for m in ("full", mode)]
+    return {
+        "window": window,
+        "document": document,
+        "mode": mode,
+        "mode and document": mode if mode == "full" else f"{mode}, {document}",
+        "TFLOP": work[1] / 1e12,
+        "operations saved": work[0] / work[1],
+        "seconds": statistics.median(times[mode]),
+        "speed-up": statistics.median(ratios),
+        "kept MiB": kept[mode],
+    }
+
+
+def _step(model: Any, tokens: Tensor, ids: Tensor) -> Callable[[], Tensor]:
+    def step() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        return model(input_ids=tokens, document_ids=ids).last_hidden_state.square().mean()
+
+    return step
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = report.parser("context_cost", __doc__)
+    parser.add_argument("--windows", type=int, nargs="+", default=[2048, 4096, 8192, 16_384])
+    parser.add_argument("--documents", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=30, help="of the model whose operations are computed")
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    cases = [(w, d) for w in chosen.windows for d in chosen.documents]
+    rows = [row for w, d in tqdm(cases, desc="windows") for row in measure(w, d, chosen)]
+    report.write(chosen.out, "context_cost", rows, "window", "seconds", "mode and document")
+    report.write(chosen.out, "context_memory", rows, "window", "kept MiB", "mode and document")
+
+
+if __name__ == "__main__":
+    main()
