@@ -2,7 +2,7 @@
 
 Prints and records the loss of each step, the perplexity of held-out documents, each alone, before and after,
 and the largest difference between the trained model's logits and those of its exported folder in stock
-transformers. Needs the model as a folder and text as .jsonl or .txt files; an hour on two CPU cores.
+transformers. Needs the model as a folder; an hour on two CPU cores.
 """
 
 import argparse
@@ -33,6 +33,7 @@ class Losses(Callback):
         self.seen.append(state.total_loss_dict["loss/train/total"])
         self.bar.set_postfix(loss=f"{self.seen[-1]:.3f}")
         self.bar.update()
+        print(f" loss {self.seen[-1]:.4f}", flush=True)
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def loss_of(model, tokenizer, texts: list[str], length: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of SmolLM2-135M")
-    parser.add_argument("--text", required=True, help="glob of .jsonl or .txt files, a document each")
+    parser.add_argument("--text", default="python_docs", help="or a glob of .jsonl or .txt files")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--window", type=int, default=8192)
     parser.add_argument("--lr", type=float, default=5e-5)

@@ -92,4 +92,5 @@ def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: st
 
 
 def in_short(error: Exception) -> str:
+    """An error in a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

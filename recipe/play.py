@@ -67,7 +67,7 @@ def play(recipe: Recipe) -> Path | None:
     _say_surgeries(trainer)
     check_rope(trainer.state.model)
     _train(recipe, trainer)
-    results = _results(trainer, evaluation)
+    results = _results(recipe, trainer, evaluation)
     counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
@@ -193,7 +193,8 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _results(trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
+def _results(recipe: Recipe, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
+    accuracy = "masked_accuracy" if recipe.model.objective == "masked_lm" else "accuracy"
     metrics = trainer.state.eval_metrics["eval"]
     timestamp = trainer.state.timestamp
     return {
@@ -206,15 +207,10 @@ def _results(trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
         },
         "eval": {
             "loss": float(metrics["LanguageCrossEntropy"].compute()),
-            _accuracy(trainer): float(metrics["MaskedAccuracy"].compute()),
+            accuracy: float(metrics["MaskedAccuracy"].compute()),
             "unigram_entropy": unigram_entropy(evaluation),
         },
     }
-
-
-def _accuracy(trainer: Trainer) -> str:
-    """Its name: a causal model's is over all tokens."""
-    return "accuracy" if trainer.state.model.shift_labels else "masked_accuracy"
 
 
 def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:

@@ -1,1 +1,3 @@
 """Studies: `python -m cadenza.studies.NAME --help`. Each writes a CSV, a plot and a Markdown table."""
+
+__all__: list[str] = []

@@ -123,6 +123,7 @@ def _seconds(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    """The command line."""
     parser = report.parser("context_cost", __doc__)
     parser.add_argument("--windows", type=int, nargs="+", default=[2048, 4096, 8192, 16_384])
     parser.add_argument("--documents", type=int, nargs="+", default=[512, 1024])

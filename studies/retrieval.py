@@ -211,6 +211,7 @@ def evaluate(
 
 
 def main() -> None:
+    """The command line."""
     parser = report.parser("retrieval", __doc__)
     parser.add_argument("--model", required=True, help="folder of a causal model and its tokenizer")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))

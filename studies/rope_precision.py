@@ -138,6 +138,7 @@ def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[rep
 
 
 def main() -> None:
+    """The command line."""
     parser = report.parser("rope_precision", __doc__)
     parser.add_argument("--theta", type=float, nargs="+", default=[1e4, 5e5])
     parser.add_argument("--pairs", type=int, default=20_000)

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -103,7 +104,13 @@ def _dense(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(documents, length, heads, head_dim) in and out."""
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     mask = _additive(call, query, key)
-    options = {"dropout": call.dropout, "scaling": call.scaling, "is_causal": call.causal and mask is None}
+    causal = call.causal and mask is None
+    if call.module.attention_plan.stock == "sdpa" and not query.is_cuda and key.shape[1] != query.shape[1]:
+        # Told of groups, torch 2.7 on a CPU materializes the scores: 3x the time, and quadratic memory.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        options = {"dropout_p": call.dropout, "is_causal": causal, "scale": call.scaling}
+        return F.scaled_dot_product_attention(query, key, value, mask, **options).transpose(1, 2)
+    options = {"dropout": call.dropout, "scaling": call.scaling, "is_causal": causal}
     return stock_kernel(call.module)(call.module, query, key, value, mask, **options)[0]
 
 

@@ -393,3 +393,20 @@ def test_positions_by_document_need_reset():
 
 def test_documents_without_anchor_keep_none():
     assert Documents((2, 3), torch.device("cpu")).anchors == ()
+
+
+@pytest.mark.parametrize("apply", [apply_flash_attention, apply_anchor_attention])
+def test_shared_heads_never_reach_a_kernel_that_materializes_the_scores(apply, monkeypatch):
+    """On a CPU torch 2.7 does where it is told of groups: attention then takes quadratic memory."""
+    shapes, sdpa = [], torch.nn.functional.scaled_dot_product_attention
+
+    def seen(query, key, *args, **kwargs):
+        shapes.append((query.shape[1], key.shape[1], kwargs.get("enable_gqa", False)))
+        return sdpa(query, key, *args, **kwargs)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", seen)
+    model, ids = language_model(), ids_of([[5, 3]])
+    apply(model)
+    inputs = {"document_ids": ids} if apply is apply_anchor_attention else {}
+    model(input_ids=tokens(ids), **inputs)
+    assert set(shapes) == {(4, 4, False)}

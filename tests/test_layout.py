@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("algorithms", "data", "models", "recipe", "surgery")
+FOLDERS = ("algorithms", "data", "models", "recipe", "studies", "surgery")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
 
 
@@ -44,9 +44,18 @@ def test_names_are_exported():
     import cadenza.data
     import cadenza.models
     import cadenza.recipe
+    import cadenza.studies
     import cadenza.surgery
 
-    for package in (cadenza.algorithms, cadenza.data, cadenza.models, cadenza.recipe, cadenza.surgery):
+    packages = (
+        cadenza.algorithms,
+        cadenza.data,
+        cadenza.models,
+        cadenza.recipe,
+        cadenza.studies,
+        cadenza.surgery,
+    )
+    for package in packages:
         assert all(hasattr(package, name) for name in package.__all__)
 
 
