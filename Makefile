@@ -40,6 +40,7 @@ RUN ?= $(BIN)/python
 bench-gpu: link
 	PYTHONPATH=build/link $(RUN) -m pytest -q -m gpu tests
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_gpu.py
+	PYTHONPATH=build/link $(RUN) benchmarks/bench_anchor.py
 
 lint: install
 	$(BIN)/ruff check .
