@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.attention import claim, is_attention, is_cross_attention, open_seam
-from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.attention import claim, is_attention, is_cross_attention
+from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.ledger import Stage
 from cadenza.surgery.parameters import set_attributes, take_parameter
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, chain, mix, stock_class
+from cadenza.surgery.seam import AttentionSurgery
 
 
 @dataclass(repr=False, eq=False)
-class ALiBi(Surgery):
+class ALiBi(AttentionSurgery):
     """Adds `-slope * |i - j|` to the attention scores and takes the model's own positions away.
 
     Symmetric in encoders (MosaicBERT, arXiv 2312.17482), causal in decoders (Press et al., arXiv
@@ -33,11 +33,6 @@ class ALiBi(Surgery):
     Works on BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, ModernBERT, Llama, Qwen, Mistral and GPT-2, and
     any other model on the attention interface with a `position_embeddings` table or rotary embeddings.
     """
-
-    stage = Stage.ATTENTION
-
-    def prepare(self, model: nn.Module) -> Undo:
-        return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
         module = site.module

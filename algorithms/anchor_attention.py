@@ -7,17 +7,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cadenza.surgery.anchor import Anchor
-from cadenza.surgery.attention import claim, is_attention, is_cross_attention, open_seam
+from cadenza.surgery.attention import claim, is_attention, is_cross_attention
 from cadenza.surgery.document_ids import take_document_ids
-from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo
+from cadenza.surgery.seam import AttentionSurgery
 
 
 @dataclass(repr=False, eq=False)
-class AnchorAttention(Surgery):
+class AnchorAttention(AttentionSurgery):
     """Lets a causal model train on long windows of several documents: each token sees its own document up to
     itself, and the window's first token, the anchor.
 
@@ -40,7 +40,6 @@ class AnchorAttention(Surgery):
 
     mode: str = "anchor"
     reset_positions: bool = False
-    stage = Stage.ATTENTION
     keeps_outputs = True
 
     def __post_init__(self) -> None:
@@ -48,9 +47,6 @@ class AnchorAttention(Surgery):
 
     def _reading(self) -> Anchor:
         return Anchor(self.mode, self.reset_positions)
-
-    def prepare(self, model: nn.Module) -> Undo:
-        return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
         module: Any = site.module

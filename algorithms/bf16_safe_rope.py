@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.attention import base_models, claim, is_attention, open_seam
-from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.attention import base_models, claim, is_attention
+from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import Conflict, SurgeryError
-from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, chain, is_stock, mix, stock_class
 from cadenza.surgery.rope import BY_LENGTH, ExactRope, frequencies, rope_type
+from cadenza.surgery.seam import AttentionSurgery
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
 
 @dataclass(repr=False, eq=False)
-class BF16SafeRoPE(Surgery):
+class BF16SafeRoPE(AttentionSurgery):
     """Rotates query and key right before attention: exact frequencies, float64 angles, float32 products.
 
     The frequencies are computed from the config and never stand in a buffer, where `.to(bfloat16)` and
@@ -39,11 +39,7 @@ class BF16SafeRoPE(Surgery):
     """
 
     per_document: bool = False
-    stage = Stage.ATTENTION
     keeps_outputs = True
-
-    def prepare(self, model: nn.Module) -> Undo:
-        return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
         module: Any = site.module

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.attention import base_models, claim, is_attention, is_cross_attention, open_seam
-from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.attention import base_models, claim, is_attention, is_cross_attention
+from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.kernels import KERNELS
-from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo
+from cadenza.surgery.seam import AttentionSurgery
 
 
 @dataclass(repr=False, eq=False)
-class FlashAttention(Surgery):
+class FlashAttention(AttentionSurgery):
     """Computes attention by document with a kernel of one's choice, and never on padding.
 
     FlashAttention (Dao et al., arXiv 2205.14135) keeps the scores on chip. A batch without `unpadding` is
@@ -32,7 +32,6 @@ class FlashAttention(Surgery):
     """
 
     kernel: str = "auto"
-    stage = Stage.ATTENTION
     keeps_outputs = True
 
     def __post_init__(self) -> None:
@@ -46,7 +45,7 @@ class FlashAttention(Surgery):
             raise SurgeryError(
                 f"flash_attention kernel {self.kernel!r} needs {missing}, which isn't installed"
             )
-        return open_seam(model)
+        return super().prepare(model)
 
     def edit(self, site: Site) -> Undo | None:
         ours = is_attention(site.module) and not is_cross_attention(site.module)

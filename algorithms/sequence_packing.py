@@ -6,16 +6,15 @@ from typing import ClassVar
 from torch import nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.attention import open_seam
 from cadenza.surgery.document_ids import take_document_ids
-from cadenza.surgery.engine import Site, Surgery
-from cadenza.surgery.ledger import Stage
+from cadenza.surgery.engine import Site
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo
+from cadenza.surgery.seam import AttentionSurgery
 
 
 @dataclass(repr=False, eq=False)
-class SequencePacking(Surgery):
+class SequencePacking(AttentionSurgery):
     """Lets a model take rows of several documents, each computed as if it stood alone.
 
     A batch brings `document_ids` (batch, length), 1, 2, ... for the documents of a row and -1 for padding.
@@ -30,12 +29,8 @@ class SequencePacking(Surgery):
     Works on every encoder and decoder on the attention interface.
     """
 
-    stage = Stage.ATTENTION
     keeps_outputs = True
     packs_rows: ClassVar[bool] = True
-
-    def prepare(self, model: nn.Module) -> Undo:
-        return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
         return take_document_ids(site, packing=True)

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from cadenza.surgery.attention import base_models, claim, open_seam
+from cadenza.surgery.attention import base_models, claim
 from cadenza.surgery.cross_entropy import cross_entropy_
-from cadenza.surgery.engine import Site, Surgery
-from cadenza.surgery.ledger import Stage
+from cadenza.surgery.engine import Site
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix
+from cadenza.surgery.seam import AttentionSurgery
 
 IGNORED = -100
 
 
 @dataclass(repr=False, eq=False)
-class SparsePrediction(Surgery):
+class SparsePrediction(AttentionSurgery):
     """Runs the masked-LM head, and the row-wise part of the last layer, on labelled tokens only.
 
     The loss and its gradients stay equal. With `labels`, logits are (1, labelled, vocabulary), in the order
@@ -38,14 +38,13 @@ class SparsePrediction(Surgery):
     ModernBERT (the head alone).
     """
 
-    stage = Stage.ATTENTION
     keeps_outputs = True
 
     def prepare(self, model: nn.Module) -> Undo:
         heads = [module for module in model.modules() if is_stock(module, *HEADS)]
         keeps_logits = any(_is_composer(m) and m.train_metrics for m in model.modules())
         keep = (partial(set_attributes, head, keeps_logits=keeps_logits) for head in heads)
-        return chain(partial(open_seam, model), *keep)
+        return chain(partial(super().prepare, model), *keep)
 
     def edit(self, site: Site) -> Undo | None:
         module: Any = site.module

@@ -6,16 +6,16 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.attention import base_models, claim, open_seam
-from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.attention import base_models, claim
+from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, is_stock
+from cadenza.surgery.seam import AttentionSurgery
 
 
 @dataclass(repr=False, eq=False)
-class Unpadding(Surgery):
+class Unpadding(AttentionSurgery):
     """Gathers the real tokens of a batch once, before the embeddings; every layer works on (1, total,
     hidden).
 
@@ -33,11 +33,7 @@ class Unpadding(Surgery):
     returned.
     """
 
-    stage = Stage.ATTENTION
     keeps_outputs = True
-
-    def prepare(self, model: nn.Module) -> Undo:
-        return open_seam(model)
 
     def edit(self, site: Site) -> Undo | None:
         module: Any = site.module
