@@ -5,7 +5,7 @@ from typing import Any
 from composer.models import HuggingFaceModel
 from transformers import AutoModelForMaskedLM
 
-from cadenza.models.stock import as_composer_model, stock_model
+from cadenza.models.stock import language_model
 
 
 def masked_lm(
@@ -28,12 +28,5 @@ def masked_lm(
     Raises:
         ModelError: unknown model type or field, missing folder, unreachable Hub.
     """
-    fields = _vocabulary(tokenizer) if pretrained is None else {}
-    model = stock_model(AutoModelForMaskedLM, model_type, pretrained, {**fields, **(config or {})}, attention)
-    return as_composer_model(model, tokenizer)
-
-
-def _vocabulary(tokenizer: Any) -> dict[str, int]:
-    if tokenizer is None:
-        return {}
-    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    ids = ("pad_token_id",)
+    return language_model(AutoModelForMaskedLM, ids, model_type, pretrained, config, attention, tokenizer)

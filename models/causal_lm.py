@@ -5,7 +5,9 @@ from typing import Any
 from composer.models import HuggingFaceModel
 from transformers import AutoModelForCausalLM
 
-from cadenza.models.stock import as_composer_model, stock_model
+from cadenza.models.stock import language_model
+
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def causal_lm(
@@ -16,13 +18,4 @@ def causal_lm(
     tokenizer: Any = None,
 ) -> HuggingFaceModel:
     """A Hugging Face causal LM as a Composer model; arguments and errors as in `masked_lm`."""
-    fields = _vocabulary(tokenizer) if pretrained is None else {}
-    model = stock_model(AutoModelForCausalLM, model_type, pretrained, {**fields, **(config or {})}, attention)
-    return as_composer_model(model, tokenizer)
-
-
-def _vocabulary(tokenizer: Any) -> dict[str, Any]:
-    if tokenizer is None:
-        return {}
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name, None) for name in names}}
+    return language_model(AutoModelForCausalLM, IDS, model_type, pretrained, config, attention, tokenizer)

@@ -12,29 +12,38 @@ from cadenza.data import hub
 from cadenza.models.errors import ModelError
 
 
-def stock_model(
-    auto: Any, model_type: str, pretrained: str | None, fields: dict[str, Any], attention: str
-) -> PreTrainedModel:
-    """A model of the `AutoModel` class `auto`: pretrained, or new from its type.
+def language_model(
+    auto: Any,
+    special_ids: tuple[str, ...],
+    model_type: str,
+    pretrained: str | None,
+    config: dict[str, Any] | None,
+    attention: str,
+    tokenizer: Any,
+) -> HuggingFaceModel:
+    """A model of the `AutoModel` class `auto`, as a Composer model: pretrained, or new from its type with the
+    tokenizer's vocabulary and those of its `special_ids`.
 
     Raises:
-        ModelError: unknown model type or field, missing folder, unreachable Hub.
+        ModelError: unknown model type or field, missing folder, unreachable Hub; the tokenizer has more words
+            than the model's table.
     """
+    fields = config or {}
     if pretrained is None:
-        return _from_config(auto, model_type, fields, attention)
-    return _from_pretrained(auto, pretrained, fields, attention)
-
-
-def as_composer_model(model: PreTrainedModel, tokenizer: Any) -> HuggingFaceModel:
-    """See `composer_model`.
-
-    Raises:
-        ModelError: the tokenizer has more words than the model's table.
-    """
+        fields = {**_vocabulary(tokenizer, special_ids), **fields}
+        model = _from_config(auto, model_type, fields, attention)
+    else:
+        model = _from_pretrained(auto, pretrained, fields, attention)
     try:
         return composer_model(model, tokenizer)
     except ValueError as error:
         raise ModelError(f"model: the tokenizer doesn't fit ({in_short(error)})") from error
+
+
+def _vocabulary(tokenizer: Any, special_ids: tuple[str, ...]) -> dict[str, Any]:
+    if tokenizer is None:
+        return {}
+    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name, None) for name in special_ids}}
 
 
 def composer_model(
