@@ -7,6 +7,8 @@ decoder layers of SmolLM2-135M's shape without the LM head. On a GPU: the attent
 
 import argparse
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from harness import Variant, Work, compare, record
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from cadenza.algorithms import apply_anchor_attention, apply_flash_attention
+from cadenza.studies.context_cost import pairs
 from cadenza.surgery import kernels
 from cadenza.surgery.anchor import Anchor
 from cadenza.surgery.kernels import Needs
@@ -31,25 +34,15 @@ SMOLLM2 = {
 TRAINING = 3.5  # operations of a step of attention, in those of its forward: the flash backward recomputes
 
 
-class Attention(nn.Module):
+def module(groups: int) -> Any:
     """As much of an attention module as a kernel looks at."""
-
-    is_causal = True
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.num_key_value_groups = groups
-        self.attention_plan = type("Plan", (), {"stock": "sdpa"})()
+    plan = SimpleNamespace(stock="sdpa")
+    return SimpleNamespace(is_causal=True, num_key_value_groups=groups, attention_plan=plan)
 
 
 def document_ids(window: int, length: int, device: str) -> Tensor:
     """(1, window): the anchor, then documents of `length` tokens, the last as long as there is room."""
     return ((torch.arange(window, device=device) + length - 1) // length)[None]
-
-
-def pairs(lengths: tuple[int, ...]) -> float:
-    """Query and key pairs under a causal mask."""
-    return sum(n * (n + 1) / 2 for n in lengths)
 
 
 def layer(
@@ -62,7 +55,7 @@ def layer(
     for x in qkv:
         x.requires_grad_()
     ids = document_ids(window, length, device)
-    module, gqa = Attention(heads[0] // heads[1]), heads[0] != heads[1]
+    gqa = heads[0] != heads[1]
 
     def full() -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in qkv)
@@ -73,7 +66,7 @@ def layer(
     def by_document(name: str) -> Callable[[], Tensor]:
         def forward() -> Tensor:
             documents = Anchor().documents(ids, ids.device)  # its cost is part of a step
-            return kernels.run(name, Varlen.of(module, None, documents, {}), *qkv)
+            return kernels.run(name, Varlen.of(module(heads[0] // heads[1]), None, documents, {}), *qkv)
 
         return forward
 
@@ -86,10 +79,9 @@ def layer(
         return step
 
     ops = 4 * heads[0] * width * TRAINING
-    lengths = Anchor().documents(ids, ids.device).lengths
-    variants = [Variant("full causal SDPA", both_ways(full), Work(ops * pairs((window,)), window))]
-    work = Work(ops * (pairs(lengths) + window), window)
-    variants += [Variant(f"anchor, {name}", both_ways(by_document(name)), work) for name in names]
+    work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", "anchor")}
+    variants = [Variant("full causal SDPA", both_ways(full), work["full"])]
+    variants += [Variant(f"anchor, {name}", both_ways(by_document(name)), work["anchor"]) for name in names]
     record(compare("anchor", f"layer, {window} by {length}", variants, rounds, dtype), "anchor")
 
 
@@ -114,11 +106,9 @@ def model(window: int, length: int, rounds: int) -> None:
 
     weights = sum(p.numel() for p in stock.layers.parameters())
     ops = 4 * 9 * 64 * TRAINING * 4
-    lengths = Anchor().documents(ids, ids.device).lengths
-    work = [Work(6 * weights * window + ops * each, window) for each in (pairs((window,)), pairs(lengths))]
     variants = [
-        Variant("full causal SDPA", step(stock), work[0]),
-        Variant("anchor, sdpa", step(ours), work[1]),
+        Variant(name, step(llama), Work(6 * weights * window + ops * pairs(mode, window, length), window))
+        for name, llama, mode in (("full causal SDPA", stock, "full"), ("anchor, sdpa", ours, "anchor"))
     ]
     record(compare("anchor", f"4 layers, {window} by {length}", variants, rounds), "anchor")
 

@@ -18,12 +18,13 @@ from cadenza.data.config import TextConfig
 from cadenza.data.errors import DataError
 from cadenza.data.masking import IGNORED, Batch
 from cadenza.data.sequences import BATCH, Example, TokenizedStream
+from cadenza.surgery.anchor import ANCHOR
+from cadenza.surgery.documents import PADDING
 
 Piece = tuple[np.ndarray, int]  # tokens, and how many of the first are a tag, which no loss is taken on
-ANCHOR = 0
 
 
-class Documents:
+class TaggedDocuments:
     """Tokenized documents, each behind its tag and with an end token; long ones as often as asked for.
 
     Args:
@@ -83,7 +84,7 @@ class WindowedDocuments(Dataset):
     def __init__(self, texts: list[str], tokenizer: Any, cfg: TextConfig, seed: int) -> None:
         order = np.random.default_rng(seed).permutation(len(texts))
         shown = tqdm(order, desc="tokenizing", unit="doc", disable=len(order) < 20 * BATCH)
-        pieces = Documents(tokenizer, cfg)(texts[i] for i in shown)
+        pieces = TaggedDocuments(tokenizer, cfg)(texts[i] for i in shown)
         self.rows = list(windows(pieces, cfg.max_seq_len, anchor_id(tokenizer)))
 
     def __len__(self) -> int:
@@ -98,7 +99,7 @@ class WindowedStream(TokenizedStream):
 
     def __init__(self, texts: Iterable[str], tokenizer: Any, cfg: TextConfig, fixed: bool) -> None:
         super().__init__(texts, tokenizer, cfg.max_seq_len, split=True, fixed=fixed)
-        self.documents, self.anchor = Documents(tokenizer, cfg), anchor_id(tokenizer)
+        self.documents, self.anchor = TaggedDocuments(tokenizer, cfg), anchor_id(tokenizer)
 
     def examples(self) -> Iterator[dict[str, Any]]:
         return windows(self.documents(self.texts), self.max_seq_len, self.anchor)
@@ -118,13 +119,13 @@ class CausalLMCollator:
         self.pad, self.boundary_loss = end_id(tokenizer) if pad is None else pad, boundary_loss
 
     def __call__(self, examples: list[dict[str, Any]]) -> Batch:
-        ids, documents = _padded(examples, "input_ids", self.pad), _padded(examples, "document_ids", -1)
+        ids, documents = _padded(examples, "input_ids", self.pad), _padded(examples, "document_ids", PADDING)
         unlabelled = (documents <= ANCHOR) | _padded(examples, "tagged", True)
         if not self.boundary_loss:
             unlabelled[:, 1:] |= (documents.diff() != 0) & (documents[:, :-1] != ANCHOR)
         return {
             "input_ids": ids,
-            "attention_mask": (documents != -1).long(),
+            "attention_mask": (documents != PADDING).long(),
             "document_ids": documents,
             "labels": ids.masked_fill(unlabelled, IGNORED),
             "draw": torch.tensor([example["draw"] for example in examples]),

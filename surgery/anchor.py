@@ -74,9 +74,6 @@ class Anchor:
                 "id 0"
             )
 
-    def __str__(self) -> str:
-        return self.mode + (", positions reset" if self.reset_positions else "")
-
 
 def _anchors(ids: Tensor, documents: Documents) -> tuple[int, ...]:
     """Each document's anchor: the last document of id 0 up to it."""

@@ -29,3 +29,14 @@ def text(tmp_path, monkeypatch):
     line = '{{"text": "number {0} is {1} more than {2} and so on up to {0} {0} {0}"}}\n'
     path.write_text("".join(line.format(n * n, n % 7, n) * (1 + n % 3) for n in range(60)))
     return path
+
+
+@pytest.fixture
+def recipe(request, text, tmp_path):
+    """The test module's RECIPE, of seconds, over lines of text, with everything it writes under tmp_path."""
+    from cadenza.recipe import load
+
+    file = tmp_path / "tiny.yaml"
+    file.write_text(request.module.RECIPE)
+    common = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
+    return lambda *overrides: load([str(file)], common + list(overrides))

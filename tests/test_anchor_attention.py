@@ -1,9 +1,22 @@
-"""AnchorAttention against a dense mask, in every mode and kernel; and what it must not disturb."""
+"""AnchorAttention against stock models under a dense mask, in every mode; and what it must not disturb."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
+from dense_anchor import (
+    LENGTHS,
+    MODES,
+    difference,
+    every_length,
+    every_mode,
+    ids_of,
+    language_model,
+    loss_and_gradients,
+    tokens,
+    trial,
+)
 from families import build
 
 from cadenza.algorithms import (
@@ -17,229 +30,48 @@ from cadenza.algorithms import (
 )
 from cadenza.models import composer_model
 from cadenza.surgery import Conflict, SurgeryError
-from cadenza.surgery import kernels as table
-from cadenza.surgery.anchor import Anchor
-from cadenza.surgery.documents import Documents
-from cadenza.surgery.varlen import Varlen, live_blocks
-
-MODES = [
-    ("full", False),
-    ("intra_document", False),
-    ("intra_document", True),
-    ("anchor", False),
-    ("anchor", True),
-]
-LENGTHS = {
-    "ones": [[1, 1, 1]],
-    "twos": [[2, 2, 1, 2]],
-    "odd": [[7, 3, 5]],
-    "one long": [[61]],
-    "200 short": [[1 + i % 3 for i in range(200)]],
-    "batch of three": [[5, 2, 9], [1, 1, 20, 3], [17]],
-}
-every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-every_mode = pytest.mark.parametrize(("mode", "reset"), MODES)
-
-
-def ids_of(lengths):
-    """(rows, longest) document ids with the anchor in front and padding behind."""
-    rows = [torch.tensor([0, *(n for n, size in enumerate(row, 1) for _ in range(size))]) for row in lengths]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
-
-
-def dense_mask(ids, mode):
-    """(rows, 1, length, length), True where a query sees a key; padding sees itself, so that none is NaN."""
-    q, k = ids[:, :, None], ids[:, None, :]
-    at = torch.arange(ids.shape[1])
-    seen = {"full": torch.ones_like(q == k), "intra_document": q == k, "anchor": (q == k) | (k == 0)}[mode]
-    seen = seen & (k != -1) & (q != -1)
-    return ((seen & (at[:, None] >= at)) | (at[:, None] == at))[:, None]
-
-
-def positions(ids, mode, reset):
-    running = torch.arange(ids.shape[1]).expand(ids.shape)
-    if not reset:
-        return running
-    starts = torch.ones_like(ids, dtype=torch.bool)
-    starts[:, 1:] = ids.diff() != 0
-    start = torch.where(starts, running, 0).cummax(1).values
-    return running - start + ((ids > 0) & (mode == "anchor"))
-
-
-def tokens(ids, seed=0):
-    drawn = torch.randint(3, 90, ids.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.where(ids == 0, 1, drawn).masked_fill(ids == -1, 0)
-
-
-def language_model(family="llama", dtype=torch.float64, **options):
-    sizes = {"n_positions": 512} if family == "gpt2" else {"max_position_embeddings": 512}
-    if family == "mistral":
-        sizes["sliding_window"] = None
-    return build(family, **sizes, **options).to(dtype)
-
-
-def loss_and_gradients(model, real, **inputs):
-    logits = model(**inputs).logits[real]
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
-    model.zero_grad()
-    (logits * weights).sum().backward()
-    return logits.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-
-def agree(ours, theirs, tolerance):
-    close(ours[0], theirs[0], tolerance)
-    for a, b in zip(ours[1], theirs[1], strict=True):
-        close(a, b, tolerance)
-
-
-def close(a, b, tolerance):
-    assert (a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1)
-
-
-def compare(model, apply, lengths, mode, reset, tolerance):
-    ids = ids_of(lengths)
-    inputs, real = tokens(ids), ids != -1
-    where = positions(ids, mode, reset).masked_fill(~real, 0)
-    seen = dense_mask(ids, mode)
-    # Added to the scores: stock eager attention adds a boolean one as it is.
-    mask = torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, -torch.inf)
-    stock = loss_and_gradients(model, real, input_ids=inputs, attention_mask=mask, position_ids=where)
-    apply_anchor_attention(model, mode, reset)
-    apply(model)
-    agree(loss_and_gradients(model, real, input_ids=inputs, document_ids=ids), stock, tolerance)
 
 
 @every_length
 @every_mode
 def test_equals_the_dense_mask_in_float64(lengths, mode, reset):
-    compare(language_model(), lambda model: None, lengths, mode, reset, 1e-10)
+    error, effect, hides = trial(language_model(), lengths, mode, reset)
+    assert error <= 1e-10
+    assert (effect > 1e-8) == hides, "the mask that it is compared to changes nothing"
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gpt2"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_families_equal_the_dense_mask(family, attention):
     model = language_model(family, attention=attention)
+    error, effect, _ = trial(model, LENGTHS["batch of three"], "anchor", False)
     tolerance = 1e-10 if attention == "sdpa" else 1e-6  # stock eager attention has its softmax in float32
-    compare(model, lambda model: None, LENGTHS["batch of three"], "anchor", False, tolerance)
+    assert error <= tolerance
+    assert effect > 100 * tolerance
 
 
 @every_mode
 @pytest.mark.parametrize("lengths", [LENGTHS["odd"], LENGTHS["batch of three"]])
 def test_equals_the_dense_mask_in_float32(lengths, mode, reset):
-    compare(language_model(dtype=torch.float32), lambda model: None, lengths, mode, reset, 1e-5)
+    error, effect, hides = trial(language_model(dtype=torch.float32), lengths, mode, reset)
+    assert error <= 1e-5
+    assert (effect > 1e-3) == hides
 
 
 @every_length
 @every_mode
 def test_the_merged_kernel_equals_the_dense_mask(lengths, mode, reset):
-    model = language_model()
-    compare(model, lambda model: apply_flash_attention(model, "merged"), lengths, mode, reset, 1e-10)
+    trialled = trial(language_model(), lengths, mode, reset, partial(apply_flash_attention, kernel="merged"))
+    assert trialled.error <= 1e-10
 
 
 @every_mode
 def test_unpadded_and_with_exact_rope(mode, reset):
-    model = language_model()
-    lengths = LENGTHS["batch of three"]
-    compare(model, lambda m: (apply_unpadding(m), apply_bf16_safe_rope(m)), lengths, mode, reset, 1e-6)
+    def apply(model):
+        apply_unpadding(model)
+        apply_bf16_safe_rope(model)
 
-
-def dense(query, key, value, ids):
-    """Softmax attention under the anchor's mask, (total, heads, head_dim); one row of ids."""
-    group = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    scores = torch.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
-    scores = scores.masked_fill(~dense_mask(ids, "anchor")[0, 0], -torch.inf)
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), value)
-
-
-class Attention(torch.nn.Module):
-    """As much of an attention module as a kernel looks at."""
-
-    is_causal, training = True, False
-
-    def __init__(self, groups):
-        super().__init__()
-        self.num_key_value_groups = groups
-        self.attention_plan = type("Plan", (), {"stock": "sdpa"})()
-
-
-def on_cuda(name):
-    return pytest.param(name, "cuda", torch.bfloat16, 2e-2, marks=pytest.mark.gpu)
-
-
-KERNELS = [
-    pytest.param("sdpa", "cpu", torch.float64, 1e-10),
-    pytest.param("merged", "cpu", torch.float64, 1e-10),
-    pytest.param("sdpa", "cpu", torch.float32, 1e-5),
-    pytest.param("merged", "cpu", torch.float32, 1e-5),
-    # bfloat16 rounds by 2^-8 at each of a few places.
-    pytest.param("sdpa", "cpu", torch.bfloat16, 2e-2),
-    pytest.param("merged", "cpu", torch.bfloat16, 2e-2),
-    *(on_cuda(name) for name in ("sdpa", "merged", "flash", "flex")),
-]
-
-
-@pytest.mark.parametrize(("name", "device", "dtype", "tolerance"), KERNELS)
-@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
-@pytest.mark.parametrize("lengths", [LENGTHS["odd"], LENGTHS["200 short"], [[130, 1, 257, 60]]])
-def test_kernels_equal_the_dense_mask(name, device, dtype, tolerance, heads, lengths):
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-    if missing := table.KERNELS[name].missing():
-        pytest.skip(f"needs {missing}")
-    ids = ids_of(lengths)
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(ids.shape[1], n, 32) for n in (heads[0], heads[1], heads[1], heads[0])]
-    drawn = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
-    ours = [x.clone().requires_grad_() for x in drawn[:3]]
-    exact = [x.double().cpu().requires_grad_() for x in drawn[:3]]
-    call = Varlen.of(Attention(heads[0] // heads[1]), None, Anchor().documents(ids, torch.device(device)), {})
-    output = table.run(name, call, *(x[None] for x in ours))
-    output[0].backward(drawn[3])
-    reference = dense(*exact, ids)
-    reference.backward(drawn[3].double().cpu())
-    close(output[0].detach().double().cpu(), reference.detach(), tolerance)
-    for a, b in zip(ours, exact, strict=True):
-        close(a.grad.double().cpu(), b.grad, tolerance)
-
-
-@pytest.mark.skipif(torch.__version__ >= "2.8", reason="FlexAttention has no CPU backward from torch 2.8 on")
-def test_flex_sees_what_the_dense_mask_does():
-    from cadenza.surgery import varlen
-
-    ids = ids_of([[100, 3, 90], [260], [1, 1]])
-    documents = Anchor().documents(ids, torch.device("cpu"))
-    rows = torch.arange(len(ids))[:, None].expand(ids.shape)[ids != -1]
-    flat = ids[ids != -1]
-    at = torch.arange(len(flat))
-    seen = (rows[:, None] == rows) & ((flat[:, None] == flat) | (flat == 0)) & (at[:, None] >= at)
-    call = Varlen.of(Attention(1), None, documents, {})
-    block = varlen._block_mask(call)
-    ours = torch.stack([block.mask_mod(0, 0, at[q], at) for q in range(len(at))])
-    assert torch.equal(ours, seen)
-    padded = torch.nn.functional.pad(seen, (0, -len(at) % 128, 0, -len(at) % 128))
-    needed = padded.unflatten(0, (-1, 128)).unflatten(2, (-1, 128)).any(3).any(1)
-    assert torch.equal(live_blocks(call), needed)
-
-
-def test_one_varlen_call_gets_each_document_its_anchor():
-    documents = Anchor().documents(ids_of([[2, 3], [1]]), torch.device("cpu"))
-    assert documents.lengths == (1, 2, 3, 1, 1)
-    assert documents.anchored_keys.tolist() == [0, 0, 1, 2, 0, 3, 4, 5, 6, 6, 7]
-    assert documents.anchored_cu_seqlens.tolist() == [0, 1, 4, 8, 9, 11]
-
-
-def test_the_closed_form_passes_gradcheck():
-    from cadenza.surgery.merged import merged
-
-    documents = Anchor().documents(ids_of([[3, 2], [4]]), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    qkv = [
-        torch.randn(1, documents.total, heads, 4, dtype=torch.float64, generator=generator)
-        for heads in (2, 1, 1)
-    ]
-    call = Varlen.of(Attention(2), None, documents, {})
-    assert torch.autograd.gradcheck(lambda *qkv: merged(call, *qkv), [x.requires_grad_() for x in qkv])
+    assert trial(language_model(), LENGTHS["batch of three"], mode, reset, apply).error <= 1e-6
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -261,7 +93,7 @@ def test_a_copy_per_document_is_the_shared_anchor(family):
     apply_anchor_attention(model, "intra_document")
     own = model(input_ids=copied, document_ids=ids, position_ids=place).logits[0]
     is_copy = torch.cat([torch.arange(n + 1) == 0 for n in lengths])
-    close(own[~is_copy], one, 1e-10)
+    assert difference(own[~is_copy], one) <= 1e-10
 
 
 @pytest.mark.parametrize(("mode", "reset"), MODES[1:])
@@ -289,7 +121,7 @@ def test_full_attention_sees_across():
     model = language_model()
     apply_anchor_attention(model, "full")
     plain = language_model()(input_ids=text).logits
-    close(model(input_ids=text, document_ids=ids).logits, plain, 1e-10)
+    assert difference(model(input_ids=text, document_ids=ids).logits, plain) <= 1e-10
 
 
 @pytest.mark.parametrize("kernel", [None, "sdpa", "merged"])
@@ -306,12 +138,13 @@ def test_boundaries_survive_checkpointing_caches_and_micro_batches(kernel):
     batch = {"input_ids": text, "document_ids": ids, "labels": labels, "attention_mask": real.long()}
     whole = loss_and_gradients(model, real, input_ids=text, document_ids=ids)
     model.gradient_checkpointing_enable()
-    agree(loss_and_gradients(model, real, input_ids=text, document_ids=ids), whole, 1e-12)
+    again = loss_and_gradients(model, real, input_ids=text, document_ids=ids)
+    assert difference(again, whole) <= 1e-12
     model.gradient_checkpointing_disable()
     together = wrapped(batch).logits
     for part in ([0], [1, 2], [3]):
         alone = wrapped({name: value[part] for name, value in batch.items()}).logits
-        close(alone[real[part]], together[part][real[part]], 1e-12)
+        assert difference(alone[real[part]], together[part][real[part]]) <= 1e-12
 
 
 def test_composer_s_wrapper_passes_document_ids_on():
@@ -388,11 +221,7 @@ def test_positions_by_document_need_reset():
         apply_anchor_attention(each, reset_positions=True)
     apply_bf16_safe_rope(model, per_document=True)
     inputs = {"input_ids": tokens(ids), "document_ids": ids}
-    close(model(**inputs).logits, plain(**inputs).logits, 1e-6)
-
-
-def test_documents_without_anchor_keep_none():
-    assert Documents((2, 3), torch.device("cpu")).anchors == ()
+    assert difference(model(**inputs).logits, plain(**inputs).logits) <= 1e-6
 
 
 @pytest.mark.parametrize("apply", [apply_flash_attention, apply_anchor_attention])

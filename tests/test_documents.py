@@ -10,14 +10,14 @@ from test_packing import Words, texts
 from cadenza.data import DataError, TextConfig, build_causal_dataspec, documents
 from cadenza.data.documents import (
     CausalLMCollator,
-    Documents,
+    TaggedDocuments,
     WindowedDocuments,
     WindowedStream,
     anchor_id,
     end_id,
     windows,
 )
-from cadenza.recipe import RecipeError, load, play
+from cadenza.recipe import RecipeError, play
 
 WORDS = Words()
 
@@ -37,8 +37,8 @@ def pieces_of(rows):
 @pytest.mark.parametrize("size", [3, 16, 100, 1001])
 def test_windows_are_full_and_lose_nothing(size):
     cfg = TextConfig(max_seq_len=size)
-    given = [tokens for tokens, _ in Documents(WORDS, cfg)(texts(300))]
-    rows = list(windows(Documents(WORDS, cfg)(texts(300)), size, anchor=1))
+    given = [tokens for tokens, _ in TaggedDocuments(WORDS, cfg)(texts(300))]
+    rows = list(windows(TaggedDocuments(WORDS, cfg)(texts(300)), size, anchor=1))
     assert all(len(row["input_ids"]) == size for row in rows[:-1])
     assert 1 < len(rows[-1]["input_ids"]) <= size
     for row in rows:
@@ -53,9 +53,9 @@ def test_windows_are_full_and_lose_nothing(size):
 
 def test_a_document_starts_where_it_is_said_to():
     cfg = TextConfig(max_seq_len=64)
-    given = [tokens.tolist() for tokens, _ in Documents(WORDS, cfg)(texts(50))]
+    given = [tokens.tolist() for tokens, _ in TaggedDocuments(WORDS, cfg)(texts(50))]
     joined, whole = [], []
-    for first, tokens in pieces_of(windows(Documents(WORDS, cfg)(texts(50)), 64, anchor=1)):
+    for first, tokens in pieces_of(windows(TaggedDocuments(WORDS, cfg)(texts(50)), 64, anchor=1)):
         if first and joined:  # what goes on from the window before
             joined += tokens.tolist()
         else:
@@ -68,15 +68,15 @@ def test_a_document_starts_where_it_is_said_to():
 
 def test_long_documents_come_more_often():
     cfg = TextConfig(max_seq_len=64, upsample_from=100, upsample_times=3)
-    lengths = [len(tokens) - 1 for tokens, _ in Documents(WORDS, cfg)(texts(200))]
-    plain = [len(tokens) - 1 for tokens, _ in Documents(WORDS, TextConfig(max_seq_len=64))(texts(200))]
+    lengths = [len(tokens) - 1 for tokens, _ in TaggedDocuments(WORDS, cfg)(texts(200))]
+    plain = [len(tokens) - 1 for tokens, _ in TaggedDocuments(WORDS, TextConfig(max_seq_len=64))(texts(200))]
     assert sum(n >= 100 for n in lengths) == 3 * sum(n >= 100 for n in plain) > 0
     assert sum(n < 100 for n in lengths) == sum(n < 100 for n in plain)
 
 
 def test_labels_leave_out_anchor_padding_tags_and_boundaries():
     cfg = TextConfig(max_seq_len=12, domain_tag="web")
-    made = windows(Documents(Tagged(), cfg)(["a b c", "d e"]), 12, anchor=1)
+    made = windows(TaggedDocuments(Tagged(), cfg)(["a b c", "d e"]), 12, anchor=1)
     rows = [{**row, "draw": n} for n, row in enumerate(made)]
     rows.append({**rows[0], **{k: rows[0][k][:5] for k in ("input_ids", "document_ids", "tagged")}})
     batch = CausalLMCollator(Tagged(), boundary_loss=True)(rows)
@@ -85,7 +85,7 @@ def test_labels_leave_out_anchor_padding_tags_and_boundaries():
     labelled = (batch["labels"] != -100).int().tolist()
     assert labelled[0] == [0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1]
     assert labelled[1] == [0, 0, 0, 1, 1] + [0] * 7
-    plain = list(windows(Documents(WORDS, TextConfig())(["a b c", "d e"]), 8, anchor=1))
+    plain = list(windows(TaggedDocuments(WORDS, TextConfig())(["a b c", "d e"]), 8, anchor=1))
     rows = [{**plain[0], "draw": 0}]
     for boundary, expected in ((True, [0, 1, 1, 1, 1, 1, 1, 1]), (False, [0, 1, 1, 1, 1, 0, 1, 1])):
         batch = CausalLMCollator(WORDS, boundary_loss=boundary)(rows)
@@ -104,7 +104,7 @@ def test_the_same_windows_from_the_same_seed():
 def test_a_stream_gives_every_token_too():
     cfg = TextConfig(max_seq_len=64)
     stream = WindowedStream(texts(100), WORDS, cfg, fixed=False)
-    given = sum(len(tokens) for tokens, _ in Documents(WORDS, cfg)(texts(100)))
+    given = sum(len(tokens) for tokens, _ in TaggedDocuments(WORDS, cfg)(texts(100)))
     first, second = list(stream), list(stream)
     assert sum(len(row["input_ids"]) - 1 for row in first) == given
     draws = [row["draw"] for row in first + second]
@@ -145,14 +145,6 @@ optimizer: {lr: 3e-3}
 train:
   {max_duration: 6ba, global_batch_size: 4, eval_interval: 1dur, save_interval: 3ba, progress_bar: false}
 """
-
-
-@pytest.fixture
-def recipe(text, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text(RECIPE)
-    common = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
-    return lambda *overrides: load([str(file)], common + list(overrides))
 
 
 def final_weights(path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from composer.utils import reproducibility
 
-from cadenza.recipe import load, play
+from cadenza.recipe import play
 
 RECIPE = """
 name: tiny
@@ -20,15 +20,6 @@ scheduler: {t_warmup: 1ba}
 optimizer: {lr: 1e-3}
 train: {max_duration: 3ba, global_batch_size: 8, eval_interval: 1dur, progress_bar: false}
 """
-
-
-@pytest.fixture
-def recipe(text, tmp_path):
-    """A recipe of seconds over lines of text, with everything it writes under tmp_path."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(RECIPE)
-    common = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
-    return lambda *overrides: load([str(file)], common + list(overrides))
 
 
 def weights_after(recipe, algorithms=(), **dropout):

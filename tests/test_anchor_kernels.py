@@ -1,0 +1,89 @@
+"""AnchorAttention's kernels against a dense float64 mask, and the masks and lengths they are given."""
+
+import pytest
+import torch
+from dense_anchor import LENGTHS, attention, difference, ids_of, module
+
+from cadenza.surgery import kernels as table
+from cadenza.surgery.anchor import Anchor
+from cadenza.surgery.documents import Documents
+from cadenza.surgery.merged import merged
+from cadenza.surgery.varlen import Varlen, _block_mask, live_blocks
+
+
+def on_cuda(name):
+    return pytest.param(name, "cuda", torch.bfloat16, 2e-2, marks=pytest.mark.gpu)
+
+
+KERNELS = [
+    pytest.param("sdpa", "cpu", torch.float64, 1e-10),
+    pytest.param("merged", "cpu", torch.float64, 1e-10),
+    pytest.param("sdpa", "cpu", torch.float32, 1e-5),
+    pytest.param("merged", "cpu", torch.float32, 1e-5),
+    # bfloat16 rounds by 2^-8 at each of a few places.
+    pytest.param("sdpa", "cpu", torch.bfloat16, 2e-2),
+    pytest.param("merged", "cpu", torch.bfloat16, 2e-2),
+    *(on_cuda(name) for name in ("sdpa", "merged", "flash", "flex")),
+]
+
+
+@pytest.mark.parametrize(("name", "device", "dtype", "tolerance"), KERNELS)
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize("lengths", [LENGTHS["odd"], LENGTHS["200 short"], [[130, 1, 257, 60]]])
+def test_kernels_equal_the_dense_mask(name, device, dtype, tolerance, heads, lengths):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    if missing := table.KERNELS[name].missing():
+        pytest.skip(f"needs {missing}")
+    ids = ids_of(lengths)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(ids.shape[1], n, 32) for n in (heads[0], heads[1], heads[1], heads[0])]
+    drawn = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    ours = [x.clone().requires_grad_() for x in drawn[:3]]
+    exact = [x.double().cpu().requires_grad_() for x in drawn[:3]]
+    call = Varlen.of(module(heads[0] // heads[1]), None, Anchor().documents(ids, torch.device(device)), {})
+    output = table.run(name, call, *(x[None] for x in ours))
+    output[0].backward(drawn[3])
+    reference = attention(*exact, ids)
+    reference.backward(drawn[3].double().cpu())
+    assert difference(output[0].detach().double().cpu(), reference.detach()) <= tolerance
+    assert difference([x.grad.double().cpu() for x in ours], [x.grad for x in exact]) <= tolerance
+
+
+@pytest.mark.skipif(torch.__version__ >= "2.8", reason="FlexAttention has no CPU backward from torch 2.8 on")
+def test_flex_sees_what_the_dense_mask_does():
+    ids = ids_of([[100, 3, 90], [260], [1, 1]])
+    documents = Anchor().documents(ids, torch.device("cpu"))
+    rows = torch.arange(len(ids))[:, None].expand(ids.shape)[ids != -1]
+    flat = ids[ids != -1]
+    at = torch.arange(len(flat))
+    seen = (rows[:, None] == rows) & ((flat[:, None] == flat) | (flat == 0)) & (at[:, None] >= at)
+    call = Varlen.of(module(), None, documents, {})
+    block = _block_mask(call)
+    ours = torch.stack([block.mask_mod(0, 0, at[q], at) for q in range(len(at))])
+    assert torch.equal(ours, seen)
+    padded = torch.nn.functional.pad(seen, (0, -len(at) % 128, 0, -len(at) % 128))
+    needed = padded.unflatten(0, (-1, 128)).unflatten(2, (-1, 128)).any(3).any(1)
+    assert torch.equal(live_blocks(call), needed)
+
+
+def test_one_varlen_call_gets_each_document_its_anchor():
+    documents = Anchor().documents(ids_of([[2, 3], [1]]), torch.device("cpu"))
+    assert documents.lengths == (1, 2, 3, 1, 1)
+    assert documents.anchored_keys.tolist() == [0, 0, 1, 2, 0, 3, 4, 5, 6, 6, 7]
+    assert documents.anchored_cu_seqlens.tolist() == [0, 1, 4, 8, 9, 11]
+
+
+def test_the_closed_form_passes_gradcheck():
+    documents = Anchor().documents(ids_of([[3, 2], [4]]), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    qkv = [
+        torch.randn(1, documents.total, heads, 4, dtype=torch.float64, generator=generator)
+        for heads in (2, 1, 1)
+    ]
+    call = Varlen.of(module(2), None, documents, {})
+    assert torch.autograd.gradcheck(lambda *qkv: merged(call, *qkv), [x.requires_grad_() for x in qkv])
+
+
+def test_documents_without_anchor_keep_none():
+    assert Documents((2, 3), torch.device("cpu")).anchors == ()
