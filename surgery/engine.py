@@ -6,7 +6,7 @@ DDP or FSDP. The same object works alone: `ALiBi().operate(model, optimizers)`.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -46,7 +46,8 @@ class Surgery(Algorithm):
 
     stage: ClassVar[Stage]
     keeps_outputs: ClassVar[bool] = False  # whether the stock model computes the same from the weights
-    strict: bool = True
+    strict: bool = field(default=True, repr=False)
+    report = None  # type: Report | None  # of the last Trainer that it was played in
 
     def edit(self, site: Site) -> Undo | None:
         """Change `site.module` in place and return the way back; None where there's nothing to do."""
@@ -67,6 +68,10 @@ class Surgery(Algorithm):
     def required_on_load() -> bool:
         return True  # Composer then creates it anew where a resume leaves it out
 
+    def sparing(self, paths: list[str]) -> "Surgery":
+        """This surgery for a model with other layers at `paths`, which it is not to touch."""
+        return self
+
     def describe(self, site: Site) -> str:
         """The words of the report for a site, before and after."""
         return describe(site.module)
@@ -86,11 +91,12 @@ class Surgery(Algorithm):
             self._edit_all(model, report)
             self.check(model, report)
             if not report.changes and not report.already:
-                raise NoEffect(f"{self!r} found nothing to change in {_class_names(model)}")
+                raise NoEffect(f"{self!r} found nothing to change in {_class_names(model)}{report.excuses()}")
             report._memory = sync(report.optimizers, before, named_parameters(model), {})
         except BaseException:
-            report.undo()
+            report._take_back()
             raise
+        report._check_undo = partial(self._refuse_undo, model, report)
         return report
 
     def _edit_all(self, model: nn.Module, report: Report) -> None:
@@ -123,16 +129,24 @@ class Surgery(Algorithm):
         report.changes.append(Change(site.path, before, self.describe(site)))
 
     def _refuse_late(self, site: Site) -> None:
-        """Beneath a quantized layer nothing may change: its codes would no longer be the model's."""
-        if self.stage == Stage.QUANTIZE:
-            return
-        for path, module in site.module.named_modules(prefix=site.path):
-            for entry in ledger(module).values():
-                if entry.stage == Stage.QUANTIZE:
-                    raise OrderError(f"{path}: {entry.surgery} is in place; apply {self!r} before it")
+        """Quantized weights can't be reshaped or drawn anew; what leaves them alone may come later."""
+        if found := self._quantized(site.module, site.path):
+            raise OrderError(f"{found} is in place; apply {self!r} before it")
+
+    def _refuse_undo(self, model: nn.Module, report: Report) -> None:
+        for change in report.changes:
+            if found := self._quantized(model.get_submodule(change.path), change.path):
+                raise OrderError(f"{found} is in place; undo it before {self!r}")
+
+    def _quantized(self, module: nn.Module, path: str) -> str | None:
+        """Where a surgery that works on parameters meets a quantized layer, and which one that is."""
+        if self.stage != Stage.STRUCTURE:
+            return None
+        entries = ((p, e) for p, m in module.named_modules(prefix=path) for e in ledger(m).values())
+        return next((f"{p}: {e.surgery}" for p, e in entries if e.stage == Stage.QUANTIZE), None)
 
     def __repr__(self) -> str:
-        shown = (f.name for f in fields(self) if f.name != "strict")
+        shown = (f.name for f in fields(self) if f.repr)
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"{type(self).__name__}({options})"
 
@@ -141,6 +155,14 @@ class Surgery(Algorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         guard(state)
+        for each in in_order(state.algorithms):  # Composer adds those that a resume left out in no order
+            if isinstance(each, Surgery) and each.stage < self.stage:
+                each._play(state, logger)
+        self._play(state, logger)
+
+    def _play(self, state: State, logger: Logger) -> None:
+        if self.report is not None and self.report.model is state.model:
+            return
         try:
             report = self.operate(state.model, state.optimizers)
         except NoEffect as error:

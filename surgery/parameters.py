@@ -39,6 +39,22 @@ def take_parameter(module: nn.Module, name: str) -> Undo:
     return undo
 
 
+def store_instead(module: nn.Module, name: str, stored: dict[str, Tensor]) -> Undo:
+    """Put the buffers `stored`, of which one may have this name, in place of the parameter `name`."""
+    parameters = dict(module._parameters)
+    del module._parameters[name]
+    for key, buffer in stored.items():
+        module.register_buffer(key, buffer)
+
+    def undo() -> None:
+        for key in stored:
+            del module._buffers[key]
+        module._parameters.clear()  # and refilled: the order of a state dict is that of its parameters
+        module._parameters.update(parameters)
+
+    return undo
+
+
 def set_attributes(target: object, **values: object) -> Undo:
     """Set attributes of a module or a config; the undo restores their values or their absence."""
     old = {name: getattr(target, name) for name in values if hasattr(target, name)}
