@@ -10,6 +10,10 @@ from cadenza.algorithms.flash_attention import FlashAttention, apply_flash_atten
 from cadenza.algorithms.glu import GLU, apply_glu
 from cadenza.algorithms.low_precision_norm import LowPrecisionNorm, apply_low_precision_norm
 from cadenza.algorithms.masking_schedule import MaskingSchedule
+from cadenza.algorithms.post_training_quantization import (
+    PostTrainingQuantization,
+    apply_post_training_quantization,
+)
 from cadenza.algorithms.sequence_packing import SequencePacking, apply_sequence_packing
 from cadenza.algorithms.sparse_prediction import SparsePrediction, apply_sparse_prediction
 from cadenza.algorithms.unpadding import Unpadding, apply_unpadding
@@ -23,6 +27,7 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "glu": GLU,
     "low_precision_norm": LowPrecisionNorm,
     "masking_schedule": MaskingSchedule,
+    "post_training_quantization": PostTrainingQuantization,
     "sequence_packing": SequencePacking,
     "sparse_prediction": SparsePrediction,
     "unpadding": Unpadding,
@@ -44,6 +49,7 @@ __all__ = [
     "FlashAttention",
     "LowPrecisionNorm",
     "MaskingSchedule",
+    "PostTrainingQuantization",
     "SequencePacking",
     "SparsePrediction",
     "Unpadding",
@@ -54,6 +60,7 @@ __all__ = [
     "apply_flash_attention",
     "apply_glu",
     "apply_low_precision_norm",
+    "apply_post_training_quantization",
     "apply_sequence_packing",
     "apply_sparse_prediction",
     "apply_unpadding",

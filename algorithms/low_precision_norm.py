@@ -12,6 +12,7 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cadenza.surgery.autocast import autocast_dtype
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.ledger import Stage
 from cadenza.surgery.report import Report
@@ -67,12 +68,6 @@ class LowPrecision:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return _norm(self, x.to(dtype))
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The autocast dtype on the device of `x`; None where autocast is off."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Models with surgeries behind them, in folders: saved, loaded, exported from a checkpoint."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from composer.algorithms.warnings import NoEffectWarning
 from safetensors import SafetensorError
@@ -81,6 +83,9 @@ def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **op
     config, options = _stock_config(fields, record, surgeries, options)
     saved = getattr(transformers, fields["architectures"][0])
     stock = saved if auto is None else _class_of(auto, config)
+    if stock is not saved:
+        new = _new_layers(stock, saved, config)
+        surgeries = [surgery.sparing(new) for surgery in surgeries]
     rebuilt = _rebuilt(stock, surgeries, soft=stock is not saved)
     try:
         loaded = rebuilt.from_pretrained(folder, config=config, **options)
@@ -133,6 +138,14 @@ def _class_of(auto: Any, config: PreTrainedConfig) -> type[PreTrainedModel]:
     if type(config) not in auto._model_mapping:
         raise ModelError(f"load: transformers has no {auto.__name__} for {config.model_type}")
     return auto._model_mapping[type(config)]
+
+
+def _new_layers(stock: Any, saved: Any, config: PreTrainedConfig) -> list[str]:
+    """The modules of `stock` that `saved` has no weights for."""
+    with torch.device("meta"):
+        models = [cls(copy.deepcopy(config)) for cls in (stock, saved)]
+    keys = [{key.removeprefix(f"{m.base_model_prefix}."): key for key in m.state_dict()} for m in models]
+    return sorted({keys[0][key].rpartition(".")[0] for key in keys[0].keys() - keys[1].keys()})
 
 
 def _rebuilt(stock: Any, surgeries: list[Surgery], soft: bool) -> Any:

