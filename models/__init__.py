@@ -5,6 +5,7 @@ from cadenza.models.bert import masked_lm
 from cadenza.models.causal_lm import causal_lm
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
+from cadenza.models.lora import has_adapters
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
 from cadenza.models.saved import load, save
 from cadenza.models.stock import composer_model
@@ -15,6 +16,7 @@ __all__ = [
     "causal_lm",
     "composer_model",
     "export",
+    "has_adapters",
     "load",
     "load_mosaicbert",
     "masked_lm",

@@ -14,6 +14,7 @@ def masked_lm(
     config: dict[str, Any] | None = None,
     attention: str = "sdpa",
     tokenizer: Any = None,
+    lora: dict[str, Any] | None = None,
 ) -> HuggingFaceModel:
     """A Hugging Face masked LM as a Composer model with masked accuracy and cross-entropy.
 
@@ -24,9 +25,12 @@ def masked_lm(
         config: fields of the model's config; an unknown field is an error.
         attention: the stock implementation, `sdpa` or `eager`.
         tokenizer: a transformers tokenizer; sets the vocabulary size and the special ids of a new model.
+        lora: fields of peft's LoraConfig for adapters on top, which then train alone.
 
     Raises:
         ModelError: unknown model type or field, missing folder, unreachable Hub.
     """
     ids = ("pad_token_id",)
-    return language_model(AutoModelForMaskedLM, ids, model_type, pretrained, config, attention, tokenizer)
+    return language_model(
+        AutoModelForMaskedLM, ids, model_type, pretrained, config, attention, tokenizer, lora
+    )

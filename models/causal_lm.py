@@ -16,6 +16,9 @@ def causal_lm(
     config: dict[str, Any] | None = None,
     attention: str = "sdpa",
     tokenizer: Any = None,
+    lora: dict[str, Any] | None = None,
 ) -> HuggingFaceModel:
     """A Hugging Face causal LM as a Composer model; arguments and errors as in `masked_lm`."""
-    return language_model(AutoModelForCausalLM, IDS, model_type, pretrained, config, attention, tokenizer)
+    return language_model(
+        AutoModelForCausalLM, IDS, model_type, pretrained, config, attention, tokenizer, lora
+    )

@@ -1,15 +1,15 @@
 """Stock Hugging Face models, from a config, a folder or the Hub, and as Composer models."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
 from composer.models import HuggingFaceModel
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cadenza.data import hub
-from cadenza.models.errors import ModelError
+from cadenza.models.errors import ModelError, nearest_field
+from cadenza.models.lora import lora_config
 
 
 def language_model(
@@ -20,6 +20,7 @@ def language_model(
     config: dict[str, Any] | None,
     attention: str,
     tokenizer: Any,
+    lora: dict[str, Any] | None,
 ) -> HuggingFaceModel:
     """A model of the `AutoModel` class `auto`, as a Composer model: pretrained, or new from its type with the
     tokenizer's vocabulary and those of its `special_ids`.
@@ -28,14 +29,14 @@ def language_model(
         ModelError: unknown model type or field, missing folder, unreachable Hub; the tokenizer has more words
             than the model's table.
     """
-    fields = config or {}
+    fields, adapters = config or {}, lora_config(lora, auto is AutoModelForCausalLM) if lora else None
     if pretrained is None:
         fields = {**_vocabulary(tokenizer, special_ids), **fields}
         model = _from_config(auto, model_type, fields, attention)
     else:
         model = _from_pretrained(auto, pretrained, fields, attention)
     try:
-        return composer_model(model, tokenizer)
+        return composer_model(model, tokenizer, adapters=adapters)
     except ValueError as error:
         raise ModelError(f"model: the tokenizer doesn't fit ({in_short(error)})") from error
 
@@ -47,12 +48,12 @@ def _vocabulary(tokenizer: Any, special_ids: tuple[str, ...]) -> dict[str, Any]:
 
 
 def composer_model(
-    model: PreTrainedModel, tokenizer: Any = None, train_metrics: bool = False
+    model: PreTrainedModel, tokenizer: Any = None, train_metrics: bool = False, adapters: Any = None
 ) -> HuggingFaceModel:
     """`model` as a Composer model; both metrics are means over the labelled tokens alone.
 
     In training they would be computed from every batch's logits, which `sparse_prediction` then has to keep;
-    the loss is logged without them.
+    the loss is logged without them. `adapters` is peft's config of a LoRA on top, or None.
     """
 
     def metrics() -> list:
@@ -65,6 +66,7 @@ def composer_model(
         metrics=metrics() if train_metrics else None,
         eval_metrics=metrics(),
         allow_embedding_resizing=False,
+        peft_config=adapters,
     )
 
 
@@ -75,8 +77,7 @@ def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: 
         raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
     for name in fields:
         if not hasattr(known, name):
-            near = difflib.get_close_matches(name, list(known.to_dict()), n=1)
-            hint = f"; nearest: {near[0]}" if near else ""
+            hint = nearest_field(name, known.to_dict())
             raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
     try:
         config = AutoConfig.for_model(model_type, **fields)

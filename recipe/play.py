@@ -21,7 +21,7 @@ from cadenza.data import (
     train_texts,
     unigram_entropy,
 )
-from cadenza.models import causal_lm, masked_lm
+from cadenza.models import causal_lm, has_adapters, masked_lm
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.parallelism import mark_layers, parallelism
 from cadenza.recipe.progress import Progress, real_tokens_per_second
@@ -73,6 +73,8 @@ def play(recipe: Recipe) -> Path | None:
     if dist.get_global_rank() != 0:
         return None
     _say_results(results)
+    if has_adapters(model):
+        model.model.save_pretrained(str(_folder(recipe) / "adapter"))
     tokenizer.save_pretrained(_folder(recipe) / "tokenizer")  # a trained one may differ on another machine
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
 
@@ -214,7 +216,7 @@ def _results(recipe: Recipe, trainer: Trainer, evaluation: DataSpec) -> dict[str
 
 
 def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
-    reports = [a.report for a in trainer.state.algorithms if isinstance(a, Surgery)]
+    reports = _reports(trainer)
     return {
         "recipe": asdict(recipe),
         "versions": record.versions(),
@@ -222,6 +224,12 @@ def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
         "precision": trainer.state.precision.value,
         "surgeries": {r.surgery: [asdict(change) for change in r.changes] for r in reports},
     }
+
+
+def _reports(trainer: Trainer) -> list[Report]:
+    """Of the surgeries that found something to change."""
+    surgeries = (a for a in trainer.state.algorithms if isinstance(a, Surgery))
+    return [surgery.report for surgery in surgeries if surgery.report is not None]
 
 
 def _folder(recipe: Recipe) -> Path:
@@ -242,9 +250,8 @@ def _say_choices(section: Any, precision: str, microbatch: int | str) -> None:
 
 
 def _say_surgeries(trainer: Trainer) -> None:
-    for algorithm in trainer.state.algorithms:
-        if isinstance(algorithm, Surgery):
-            _say(str(algorithm.report).splitlines()[0])
+    for report in _reports(trainer):
+        _say(str(report).splitlines()[0])
     _say(f"parameters: {parameter_count(trainer.state.model):,}")
 
 

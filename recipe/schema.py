@@ -12,7 +12,8 @@ OBJECTIVES = ("masked_lm", "causal_lm")
 class Model:
     """A Hugging Face model, new from a config or loaded from a folder or the Hub.
 
-    `objective`: `masked_lm`, or `causal_lm`, which takes windows of documents.
+    `objective`: `masked_lm`, or `causal_lm`, which takes windows of documents. `lora`: fields of peft's
+    LoraConfig, such as `r`; adapters then train alone, and stand in `runs/NAME/adapter` at the end.
     """
 
     objective: str = "masked_lm"
@@ -21,6 +22,7 @@ class Model:
     attention: str = "sdpa"
     config: dict = field(default_factory=dict)
     gradient_checkpointing: bool = False
+    lora: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
