@@ -41,6 +41,7 @@ bench-gpu: link
 	PYTHONPATH=build/link $(RUN) -m pytest -q -m gpu tests
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_gpu.py
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_anchor.py
+	PYTHONPATH=build/link $(RUN) benchmarks/bench_ptq.py
 
 lint: install
 	$(BIN)/ruff check .

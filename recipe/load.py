@@ -25,6 +25,19 @@ def load(files: list[str], overrides: list[str]) -> Recipe:
     Raises:
         RecipeError: a missing file, a broken one, an unknown key, a wrong type.
     """
+    recipe, merged, sources = _merged(Recipe, files, overrides)
+    recipe.algorithms = _algorithms(recipe.algorithms, sources)
+    for path in TIMES:
+        _check_time(path, OmegaConf.select(merged, path), sources)
+    return recipe
+
+
+def load_settings(cls: Any, files: list[str], overrides: list[str]) -> Any:
+    """The same for another dataclass than a recipe, such as a study's settings."""
+    return _merged(cls, files, overrides)[0]
+
+
+def _merged(cls: Any, files: list[str], overrides: list[str]) -> tuple[Any, Any, Sources]:
     sources = [(file, _read(file)) for file in files]
     sources += [("command line", _override(pair)) for pair in overrides]
     try:
@@ -32,11 +45,7 @@ def load(files: list[str], overrides: list[str]) -> Recipe:
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise RecipeError(f"{files[0]}: {' '.join(str(error).split())}") from error
-    recipe = _section(Recipe, values, "", sources)
-    recipe.algorithms = _algorithms(recipe.algorithms, sources)
-    for path in TIMES:
-        _check_time(path, OmegaConf.select(merged, path), sources)
-    return recipe
+    return _section(cls, values, "", sources), merged, sources
 
 
 def resolved(recipe: Recipe) -> str:

@@ -1,0 +1,198 @@
+"""Quantized models against what they were: by format, temperature, top-k and length of what they write.
+
+    python -m cadenza.studies.ptq_sweep yamls/ptq_sweep.yaml [OVERLAY.yaml ...] [key=value ...]
+
+After "Understanding the Impact of Post-Training Quantization on Large Language Models" (arXiv 2309.05210),
+with measures that need no judge: on fixed text, KL to the unquantized model at the temperature; the
+likelihood of generated text under the unquantized model. Each cell is written as it is done; a run that was
+stopped goes on.
+"""
+
+import csv
+import gc
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cadenza.studies import ptq_findings, ptq_metrics, report
+
+PLAIN = "none"
+KEYS = ("model", "format", "temperature", "top_k", "max_new_tokens")
+
+
+@dataclass
+class Sweep:
+    """The settings. `models`: folders or Hub names; `text`: `python_docs` or a path or glob, as in a recipe's
+    `data.source`; `window` tokens of each of `windows` pieces of it, whose first `prompt` tokens are prompts.
+    """
+
+    models: list[str] = field(default_factory=list)
+    formats: list[str] = field(default_factory=lambda: [PLAIN, "nf4", "nf4-dq", "fp4", "fp4-dq", "int8"])
+    temperatures: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.8, 1.0, 1.5])
+    top_k: list[int] = field(default_factory=lambda: [50, 200])
+    max_new_tokens: list[int] = field(default_factory=lambda: [50])
+    text: str = "python_docs"
+    windows: int = 16
+    window: int = 512
+    prompt: int = 32
+    dtype: str = "bfloat16"
+    seed: int = 17
+    out: str = "runs/studies"
+
+    def __post_init__(self) -> None:
+        from cadenza.surgery.lowbit import FORMATS
+
+        for name in self.formats:
+            if name not in (PLAIN, *FORMATS):
+                raise ValueError(f"formats: {name!r} is not one of {', '.join((PLAIN, *FORMATS))}")
+        if not self.models or not 0 < self.prompt < self.window:
+            raise ValueError("models must name one, and prompt be shorter than window")
+
+
+def run(cfg: Sweep) -> list[report.Row]:
+    """Do what isn't done yet, cell by cell; all rows, those of earlier runs among them."""
+    path = Path(cfg.out) / "ptq_sweep.csv"
+    rows, print_ = _done(path), _fingerprint(cfg)
+    todo = [cell for cell in _cells(cfg) if (*map(str, cell), print_) not in {_key(row) for row in rows}]
+    with tqdm(total=len(_cells(cfg)), initial=len(_cells(cfg)) - len(todo), unit="cell") as bar:
+        for name in dict.fromkeys(cell[0] for cell in todo):
+            for row in _of_model(cfg, name, [cell for cell in todo if cell[0] == name], bar):
+                _append(path, {**row, "settings": print_})
+    return [row for row in _done(path) if row["settings"] == print_]
+
+
+def _of_model(cfg: Sweep, name: str, cells: list[tuple], bar: Any) -> Any:
+    reference, windows = _load(cfg, name), _windows(cfg, name)
+    for form in dict.fromkeys(cell[1] for cell in cells):
+        model, peak = reference if form == PLAIN else _quantized(cfg, name, form), []
+        bar.set_postfix_str(f"{name.rstrip('/').rpartition('/')[2]}, {form}")
+        model(windows[:1].to(reference.device))
+        with ptq_metrics.peak_bytes(reference.device, peak):
+            model(windows.to(reference.device))
+        text = ptq_metrics.on_text(
+            model, reference, windows.to(reference.device), cfg.temperatures, cfg.top_k
+        )
+        common = {
+            "perplexity": float(torch.tensor(text["nll"]).exp()),
+            "top1_agreement": text["top1"],
+            "weight_bytes": ptq_metrics.weight_bytes(model),
+            "peak_bytes": ptq_metrics.weight_bytes(model) + peak[0],
+        }
+        for cell in (cell for cell in cells if cell[1] == form):
+            heat, k = cell[2:4]
+            own = {"kl": text["kl"][heat], "topk_agreement": text["overlap"][k]}
+            yield {
+                **dict(zip(KEYS, cell, strict=True)),
+                **own,
+                **common,
+                **_generated(cfg, model, reference, windows, cell),
+            }
+            bar.update()
+        del model
+        gc.collect()
+
+
+def _generated(cfg: Sweep, model: Any, reference: Any, windows: Tensor, cell: tuple) -> report.Row:
+    prompts = windows[:, : cfg.prompt].to(reference.device)
+    made = ptq_metrics.write(model, prompts, cfg.seed, *cell[2:])
+    ids = made.pop("ids")
+    return {**ptq_metrics.of_text(reference, prompts, ids), **made}
+
+
+def _load(cfg: Sweep, name: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, cfg.dtype))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _quantized(cfg: Sweep, name: str, form: str) -> Any:
+    from cadenza.algorithms import apply_post_training_quantization
+
+    model = _load(cfg, name)
+    apply_post_training_quantization(model, form)
+    return model
+
+
+def _windows(cfg: Sweep, name: str) -> Tensor:
+    """(windows, window) token ids of the text, its pieces evenly spread."""
+    from transformers import AutoTokenizer
+
+    from cadenza.data.sources import finite
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    texts, ids = finite(cfg.text, "text", "text"), []
+    for text in texts:
+        ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) > 4 * cfg.windows * cfg.window:
+            break
+    pieces = torch.tensor(ids[: len(ids) // cfg.window * cfg.window]).view(-1, cfg.window)
+    if len(pieces) < cfg.windows:
+        raise SystemExit(
+            f"text: {cfg.text} holds {len(pieces)} windows of {cfg.window} tokens, not {cfg.windows}"
+        )
+    return pieces[:: len(pieces) // cfg.windows][: cfg.windows]
+
+
+def _cells(cfg: Sweep) -> list[tuple]:
+    return list(product(cfg.models, cfg.formats, cfg.temperatures, cfg.top_k, cfg.max_new_tokens))
+
+
+def _fingerprint(cfg: Sweep) -> str:
+    """What a cell depends on beside its keys."""
+    same = {
+        key: value
+        for key, value in asdict(cfg).items()
+        if key in ("text", "windows", "window", "prompt", "dtype", "seed")
+    }
+    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
+
+
+def _key(row: report.Row) -> tuple:
+    return (*(row[key] for key in KEYS), row["settings"])
+
+
+def _done(path: Path) -> list[report.Row]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _append(path: Path, row: report.Row) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\nsettings: {Sweep.__doc__}")
+        return 0
+    from cadenza.recipe import RecipeError, load_settings
+
+    files = [a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a]
+    try:
+        cfg = load_settings(Sweep, files, [a for a in arguments if a not in files])
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    ptq_findings.write(Path(cfg.out), ptq_findings.as_numbers(run(cfg)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
