@@ -74,9 +74,10 @@ def _of_model(cfg: Sweep, name: str, cells: list[tuple], bar: Any) -> Any:
     for form in dict.fromkeys(cell[1] for cell in cells):
         model, peak = reference if form == PLAIN else _quantized(cfg, name, form), []
         bar.set_postfix_str(f"{name.rstrip('/').rpartition('/')[2]}, {form}")
-        model(windows[:1].to(reference.device))
-        with ptq_metrics.peak_bytes(reference.device, peak):
-            model(windows.to(reference.device))
+        with torch.no_grad():
+            model(windows[:1].to(reference.device))
+            with ptq_metrics.peak_bytes(reference.device, peak):
+                model(windows.to(reference.device))
         text = ptq_metrics.on_text(
             model, reference, windows.to(reference.device), cfg.temperatures, cfg.top_k
         )
