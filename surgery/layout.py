@@ -15,7 +15,8 @@ from cadenza.surgery.retype import bound, stock_class
 from cadenza.surgery.rope import Rotation, refuse_static
 
 TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
-ELSEWHERE = ("past_key_values", "encoder_hidden_states", "encoder_attention_mask")
+CACHES = ("past_key_values", "cache")  # the second from transformers 5.24 on, which still takes the first
+ELSEWHERE = (*CACHES, "encoder_hidden_states", "encoder_attention_mask")
 
 
 NO_IDS = "anchor_attention: this training batch has no document_ids, so each row is one document"
@@ -182,7 +183,7 @@ class Call:
 
     def _refuse(self) -> None:
         for name in ELSEWHERE:
-            if self.named.get(name) is not None:
+            if self.named.get(name, self.others.get(name)) is not None:
                 why = "padding-free attention keeps no cache and sees no other sequence"
                 raise SurgeryError(f"{name}: {why}; undo it to generate")
         if self.named.get("use_cache"):
@@ -196,8 +197,10 @@ class Call:
 
 def rotation(model: Any, args: tuple, kwargs: dict[str, Any]) -> Rotation:
     """The positions that the stock model would use in this call."""
-    named, _ = bound(model, args, kwargs)
-    cache, positions = named.get("past_key_values"), named.get("position_ids")
+    named, others = bound(model, args, kwargs)
+    given = {**others, **named}
+    cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
+    positions = named.get("position_ids")
     refuse_static(cache)
     if positions is not None:
         return Rotation(positions)

@@ -11,9 +11,10 @@ from cadenza.recipe.parallelism import parallelism
 from cadenza.surgery import SurgeryError
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml"))
+STUDIES = {"ptq_sweep.yaml", "cpu_ptq.yaml"}  # settings of a study, not of a run
+RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)
 BASELINES = sorted(str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml"))
-OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml"))
+OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
 
 
 def write(folder, text, name="mine.yaml"):
