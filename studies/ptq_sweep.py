@@ -12,7 +12,9 @@ import csv
 import gc
 import hashlib
 import json
+import math
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -69,40 +71,41 @@ def run(cfg: Sweep) -> list[report.Row]:
     return [row for row in _done(path) if row["settings"] == print_]
 
 
-def _of_model(cfg: Sweep, name: str, cells: list[tuple], bar: Any) -> Any:
-    reference, windows = _load(cfg, name), _windows(cfg, name)
+def _of_model(cfg: Sweep, name: str, cells: list[tuple], bar: Any) -> Iterator[report.Row]:
+    reference = _load(cfg, name)
+    windows = _windows(cfg, name).to(reference.device)
     for form in dict.fromkeys(cell[1] for cell in cells):
-        model, peak = reference if form == PLAIN else _quantized(cfg, name, form), []
         bar.set_postfix_str(f"{name.rstrip('/').rpartition('/')[2]}, {form}")
-        with torch.no_grad():
-            model(windows[:1].to(reference.device))
-            with ptq_metrics.peak_bytes(reference.device, peak):
-                model(windows.to(reference.device))
-        text = ptq_metrics.on_text(
-            model, reference, windows.to(reference.device), cfg.temperatures, cfg.top_k
-        )
-        common = {
-            "perplexity": float(torch.tensor(text["nll"]).exp()),
-            "top1_agreement": text["top1"],
-            "weight_bytes": ptq_metrics.weight_bytes(model),
-            "peak_bytes": ptq_metrics.weight_bytes(model) + peak[0],
-        }
+        model = reference if form == PLAIN else _quantized(cfg, name, form)
+        text, common = _on_text(cfg, model, reference, windows)
         for cell in (cell for cell in cells if cell[1] == form):
-            heat, k = cell[2:4]
-            own = {"kl": text["kl"][heat], "topk_agreement": text["overlap"][k]}
-            yield {
-                **dict(zip(KEYS, cell, strict=True)),
-                **own,
-                **common,
-                **_generated(cfg, model, reference, windows, cell),
-            }
+            own = {"kl": text["kl"][cell[2]], "topk_agreement": text["overlap"][cell[3]]}
+            written = _generated(cfg, model, reference, windows, cell)
+            yield {**dict(zip(KEYS, cell, strict=True)), **own, **common, **written}
             bar.update()
         del model
         gc.collect()
 
 
+@torch.no_grad()
+def _on_text(cfg: Sweep, model: Any, reference: Any, windows: Tensor) -> tuple[dict[str, Any], report.Row]:
+    """What is measured on the fixed text, and of that the columns that all cells of a format share."""
+    peak: list[int] = []
+    model(windows[:1])
+    with ptq_metrics.peak_bytes(reference.device, peak):
+        model(windows)
+    text = ptq_metrics.on_text(model, reference, windows, cfg.temperatures, cfg.top_k)
+    stored = ptq_metrics.weight_bytes(model)
+    return text, {
+        "perplexity": math.exp(text["nll"]),
+        "top1_agreement": text["top1"],
+        "weight_bytes": stored,
+        "peak_bytes": stored + peak[0],
+    }
+
+
 def _generated(cfg: Sweep, model: Any, reference: Any, windows: Tensor, cell: tuple) -> report.Row:
-    prompts = windows[:, : cfg.prompt].to(reference.device)
+    prompts = windows[:, : cfg.prompt]
     made = ptq_metrics.write(model, prompts, cfg.seed, *cell[2:])
     ids = made.pop("ids")
     return {**ptq_metrics.of_text(reference, prompts, ids), **made}
