@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from cadenza.surgery.anchor import Anchor
 from cadenza.surgery.attention import base_models, claim
@@ -21,8 +20,8 @@ def take_document_ids(site: Site, packing: bool | Anchor) -> Undo | None:
         edits.append(partial(claim, module, packing=packing))
     elif module is site.host and base_models(module):
         edits.append(partial(mix, module, TakesDocumentIds))
-    elif isinstance(getattr(module, "model", None), PreTrainedModel) and base_models(module.model):
-        # Composer's wrapper passes on what was in the signature when it was made.
+    elif "model_forward_args" in vars(module) and base_models(module):
+        # Composer's wrapper passes on what was in the signature when it was made; peft's, everything.
         names = {*module.model_forward_args, "document_ids"}
         edits.append(partial(set_attributes, module, model_forward_args=names))
     return chain(*edits) if edits else None

@@ -7,7 +7,11 @@ import torch
 from composer import Trainer
 from families import batch, build
 
-from cadenza.algorithms import PostTrainingQuantization, apply_post_training_quantization
+from cadenza.algorithms import (
+    PostTrainingQuantization,
+    apply_anchor_attention,
+    apply_post_training_quantization,
+)
 from cadenza.models import ModelError, has_adapters
 from cadenza.models.lora import lora_config
 from cadenza.models.stock import composer_model
@@ -92,6 +96,19 @@ def test_composer_trains_and_resumes(tmp_path):
     inputs = batch("llama")
     ours, theirs = (t.state.model.model.eval()(**inputs).logits for t in (resumed, whole))
     assert torch.equal(ours, theirs)
+
+
+def test_document_ids_pass_through_the_adapters():
+    model = composer_model(build("llama"), adapters=lora_config(LORA, causal=True))
+    apply_anchor_attention(model, "intra_document")
+    ids = torch.randint(3, 90, (1, 8), generator=torch.Generator().manual_seed(0))
+    documents = torch.tensor([[0, 1, 1, 1, 2, 2, 2, 2]])
+    changed = ids.clone()
+    changed[0, 2] = 7
+    with torch.no_grad():
+        one, other = (model({"input_ids": x, "document_ids": documents}).logits for x in (ids, changed))
+    assert torch.equal(one[:, 4:], other[:, 4:])
+    assert not torch.equal(one[:, 2], other[:, 2])
 
 
 def test_bad_fields():
