@@ -14,10 +14,16 @@ from cadenza.algorithms.post_training_quantization import (
     PostTrainingQuantization,
     apply_post_training_quantization,
 )
+from cadenza.algorithms.quantization_aware_training import (
+    QuantizationAwareTraining,
+    apply_quantization_aware_training,
+    set_activation_bounds,
+)
 from cadenza.algorithms.sequence_packing import SequencePacking, apply_sequence_packing
 from cadenza.algorithms.sparse_prediction import SparsePrediction, apply_sparse_prediction
 from cadenza.algorithms.unpadding import Unpadding, apply_unpadding
 from cadenza.algorithms.vocab_padding import VocabPadding, apply_vocab_padding
+from cadenza.surgery.integers import check_converted, convert, load_converted
 
 REGISTRY: dict[str, type[Algorithm]] = {
     "alibi": ALiBi,
@@ -28,6 +34,7 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "low_precision_norm": LowPrecisionNorm,
     "masking_schedule": MaskingSchedule,
     "post_training_quantization": PostTrainingQuantization,
+    "quantization_aware_training": QuantizationAwareTraining,
     "sequence_packing": SequencePacking,
     "sparse_prediction": SparsePrediction,
     "unpadding": Unpadding,
@@ -50,6 +57,7 @@ __all__ = [
     "LowPrecisionNorm",
     "MaskingSchedule",
     "PostTrainingQuantization",
+    "QuantizationAwareTraining",
     "SequencePacking",
     "SparsePrediction",
     "Unpadding",
@@ -61,9 +69,14 @@ __all__ = [
     "apply_glu",
     "apply_low_precision_norm",
     "apply_post_training_quantization",
+    "apply_quantization_aware_training",
     "apply_sequence_packing",
     "apply_sparse_prediction",
     "apply_unpadding",
     "apply_vocab_padding",
+    "check_converted",
     "check_rope",
+    "convert",
+    "load_converted",
+    "set_activation_bounds",
 ]

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from composer.core import Algorithm, Event, State, TimeUnit
+from composer.core import Algorithm, Event, State
 from composer.loggers import Logger
 
 from cadenza.surgery.errors import CheckpointError, SurgeryError
+from cadenza.surgery.training_time import progress
 
 
 @dataclass(eq=False)
@@ -52,19 +53,9 @@ class MaskingSchedule(Algorithm):
         return event == Event.BEFORE_DATALOADER
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        ratio = self.ratio(_progress(state))
+        ratio = self.ratio(progress(state))
         _collator(state).mlm_probability = ratio
         logger.log_metrics({"masking_schedule/mlm_probability": ratio})
-
-
-def _progress(state: State) -> float:
-    """The share of training that is done, epochs counted by their batches."""
-    end, now = state.max_duration, state.timestamp
-    if end is None:
-        return 0.0
-    if end.unit == TimeUnit.EPOCH and state.dataloader_len is not None:
-        return (now.epoch.value + now.batch_in_epoch.value / int(state.dataloader_len)) / end.value
-    return now.get(end.unit).value / end.value
 
 
 def _collator(state: State) -> Any:

@@ -13,13 +13,12 @@ from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.ledger import Stage
 from cadenza.surgery.linears import spared, untie, wanted
 from cadenza.surgery.lowbit import FORMATS, require_library
-from cadenza.surgery.parameters import set_attributes, store_instead
+from cadenza.surgery.parameters import leave_to_each_rank, set_attributes, store_instead
 from cadenza.surgery.quantized_linear import Quantized
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, chain, mix
 
 DTYPES = ("float32", "bfloat16", "float16")
-IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
 
 
 @dataclass(repr=False, eq=False)
@@ -58,7 +57,7 @@ class PostTrainingQuantization(Surgery):
 
     def prepare(self, model: nn.Module) -> None:
         require_library()
-        self._spared = spared(model, heads=self.only is None)
+        self._spared = spared(model, type(self).__name__, heads=self.only is None)
 
     def edit(self, site: Site) -> Undo | None:
         module: Any = site.module
@@ -87,9 +86,8 @@ class PostTrainingQuantization(Surgery):
         before = sum(m.bytes_before for m in layers.values())
         after = sum(m.stored_bytes for m in layers.values())
         report.notes.append(f"their weights: {before:,} bytes, now {after:,}")
-        # DDP would send all buffers to all ranks in every forward; these are the same there, and stay so.
-        ignored = [f"{path}.{name}" for path, m in layers.items() for name in m.stored_names]
-        report._undos.append(set_attributes(model, **{IGNORED_BY_DDP: ignored}))
+        alike = [f"{path}.{name}" for path, m in layers.items() for name in m.stored_names]
+        report._undos.append(leave_to_each_rank(model, alike))
 
     def operate(self, model: nn.Module, optimizers: Optimizer | Sequence[Optimizer] | None = None) -> Report:
         report = super().operate(model, optimizers)

@@ -91,7 +91,10 @@ def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **op
         loaded = rebuilt.from_pretrained(folder, config=config, **options)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"load: the weights in {folder} can't be read: {error}") from error
-    retype(loaded[0] if isinstance(loaded, tuple) else loaded, stock)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    retype(model, stock)
+    for surgery in surgeries:
+        surgery.loaded(model)
     return loaded
 
 

@@ -16,13 +16,15 @@ from composer.utils import MissingConditionalImportError
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import schema
 from cadenza.recipe.errors import RecipeError, nearest
+from cadenza.recipe.schedules import CosineWithCooldown
 from cadenza.surgery import in_order
 
-OPTIMIZERS = {"decoupled_adamw": DecoupledAdamW, "adamw": torch.optim.AdamW}
+OPTIMIZERS = {"decoupled_adamw": DecoupledAdamW, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULERS = {
     "linear_decay_with_warmup": LinearWithWarmupScheduler,
     "cosine_with_warmup": CosineAnnealingWithWarmupScheduler,
     "constant_with_warmup": ConstantWithWarmupScheduler,
+    "cosine_with_cooldown": CosineWithCooldown,
 }
 LOGGERS = {
     "console": "ConsoleLogger",
@@ -39,11 +41,20 @@ def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
 
 
 def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters of `model` in one group, as MosaicBERT has it."""
+    """The optimizer over all parameters of `model`, in one group, or apart by whether they decay."""
     cls = _choose("optimizer.name", section.name, OPTIMIZERS)
-    betas = (section.betas[0], section.betas[1])
-    rest = {"eps": section.eps, "weight_decay": section.weight_decay}
-    return cls(model.parameters(), lr=section.lr, betas=betas, **rest)
+    if section.name == "sgd":
+        own: dict[str, Any] = {"momentum": section.momentum, "nesterov": section.nesterov}
+    else:
+        own = {"betas": tuple(section.betas), "eps": section.eps}
+    groups: Any = model.parameters()
+    if section.decay_matrices_only:
+        flat = [p for p in model.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": flat, "weight_decay": 0.0},
+        ]
+    return cls(groups, lr=section.lr, weight_decay=section.weight_decay, **own)
 
 
 def scheduler(section: schema.Scheduler) -> ComposerScheduler:
@@ -51,6 +62,8 @@ def scheduler(section: schema.Scheduler) -> ComposerScheduler:
     cls = _choose("scheduler.name", section.name, SCHEDULERS)
     if cls is ConstantWithWarmupScheduler:
         return cls(t_warmup=section.t_warmup)
+    if cls is CosineWithCooldown:
+        return cls(section.t_warmup, section.t_cooldown, section.alpha_f)
     return cls(t_warmup=section.t_warmup, alpha_f=section.alpha_f)
 
 

@@ -12,20 +12,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe.errors import RecipeError, nearest
-from cadenza.recipe.schema import Recipe
+from cadenza.recipe.schema import IMAGES, ImageRecipe, Recipe, Run
 
 Sources = list[tuple[str, Any]]  # (file name or "command line", its config)
 
-TIMES = ("train.max_duration", "train.eval_interval", "train.save_interval", "scheduler.t_warmup")
+TIMES = (
+    "train.max_duration",
+    "train.eval_interval",
+    "train.save_interval",
+    "scheduler.t_warmup",
+    "scheduler.t_cooldown",
+)
 
 
-def load(files: list[str], overrides: list[str]) -> Recipe:
+def load(files: list[str], overrides: list[str]) -> Recipe | ImageRecipe:
     """Merge `files` and `key=value` pairs, later ones first in rank, into a checked recipe.
+
+    Its class is that of its `model.objective`.
 
     Raises:
         RecipeError: a missing file, a broken one, an unknown key, a wrong type.
     """
-    recipe, merged, sources = _merged(Recipe, files, overrides)
+    merged, sources = _merged(files, overrides)
+    cls = ImageRecipe if OmegaConf.select(merged, "model.objective") == IMAGES else Recipe
+    recipe = _built(cls, merged, sources)
     recipe.algorithms = _algorithms(recipe.algorithms, sources)
     for path in TIMES:
         _check_time(path, OmegaConf.select(merged, path), sources)
@@ -34,21 +44,27 @@ def load(files: list[str], overrides: list[str]) -> Recipe:
 
 def load_settings(cls: Any, files: list[str], overrides: list[str]) -> Any:
     """The same for another dataclass than a recipe, such as a study's settings."""
-    return _merged(cls, files, overrides)[0]
+    return _built(cls, *_merged(files, overrides))
 
 
-def _merged(cls: Any, files: list[str], overrides: list[str]) -> tuple[Any, Any, Sources]:
+def _merged(files: list[str], overrides: list[str]) -> tuple[Any, Sources]:
     sources = [(file, _read(file)) for file in files]
     sources += [("command line", _override(pair)) for pair in overrides]
     try:
-        merged = OmegaConf.merge(*(config for _, config in sources))
+        return OmegaConf.merge(*(config for _, config in sources)), sources
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{sources[0][0]}: {' '.join(str(error).split())}") from error
+
+
+def _built(cls: Any, merged: Any, sources: Sources) -> Any:
+    try:
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise RecipeError(f"{files[0]}: {' '.join(str(error).split())}") from error
-    return _section(cls, values, "", sources), merged, sources
+        raise RecipeError(f"{sources[0][0]}: {' '.join(str(error).split())}") from error
+    return _section(cls, values, "", sources)
 
 
-def resolved(recipe: Recipe) -> str:
+def resolved(recipe: Run) -> str:
     """The recipe as YAML, every default written out."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
 

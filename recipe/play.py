@@ -1,6 +1,5 @@
 """A recipe played: model, data, techniques and Trainer put together, trained, evaluated, recorded."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,44 +8,37 @@ from typing import Any
 import torch
 from composer import Trainer
 from composer.core import Algorithm, Callback, DataSpec
-from composer.models import HuggingFaceModel
-from composer.utils import dist, reproducibility
+from composer.models import ComposerModel
+from composer.utils import dist
 from torch.utils.data import IterableDataset
 
-from cadenza.algorithms import check_rope
-from cadenza.data import (
-    build_causal_dataspec,
-    build_dataspec,
-    build_tokenizer,
-    train_texts,
-    unigram_entropy,
-)
-from cadenza.models import causal_lm, has_adapters, masked_lm
-from cadenza.recipe import build, checkpoints, record
-from cadenza.recipe.parallelism import mark_layers, parallelism
-from cadenza.recipe.progress import Progress, real_tokens_per_second
+from cadenza.recipe import build, checkpoints, images, record, text
+from cadenza.recipe.parallelism import parallelism
+from cadenza.recipe.progress import Progress
 from cadenza.recipe.safety import Resuming, StopsAtNaN
-from cadenza.recipe.schema import Recipe
+from cadenza.recipe.schema import ImageRecipe, Run
 from cadenza.surgery import Report, Surgery
 
 
-def model_and_tokenizer(recipe: Recipe) -> tuple[HuggingFaceModel, Any]:
-    """The stock model, as it is before any technique, and the tokenizer."""
+def task(recipe: Run) -> Any:
+    """The module that knows models, data and results of a recipe of this kind."""
+    return images if isinstance(recipe, ImageRecipe) else text
+
+
+def model_and_tokenizer(recipe: Run) -> tuple[Any, Any]:
+    """The stock model, as it is before any technique, and the tokenizer; None for images."""
     dist.initialize_dist("gpu" if torch.cuda.is_available() else "cpu")
-    masked = recipe.model.objective == "masked_lm"
-    tokenizer = build_tokenizer(recipe.tokenizer, lambda: train_texts(recipe.data), masked)
-    reproducibility.seed_all(recipe.seed)
-    section = asdict(recipe.model)
-    checkpointing = section.pop("gradient_checkpointing")
-    build_model = {"masked_lm": masked_lm, "causal_lm": causal_lm}[section.pop("objective")]
-    model = build_model(**section, tokenizer=tokenizer)
-    if checkpointing:
-        model.model.gradient_checkpointing_enable()
-    mark_layers(model)
-    return model, tokenizer
+    return task(recipe).model_and_tokenizer(recipe)
 
 
-def rehearse(recipe: Recipe) -> tuple[list[Report], dict[str, int]]:
+def dataspecs(
+    recipe: Run, tokenizer: Any = None, algorithms: Sequence[Algorithm] = ()
+) -> tuple[DataSpec, DataSpec]:
+    """The training and the evaluation data of this rank; an algorithm may want packed training rows."""
+    return task(recipe).dataspecs(recipe, tokenizer, algorithms)
+
+
+def rehearse(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Operate on the model without training: the reports, and parameter counts before and after."""
     settings = trainer_settings(recipe)
     model, tokenizer = model_and_tokenizer(recipe)
@@ -56,7 +48,7 @@ def rehearse(recipe: Recipe) -> tuple[list[Report], dict[str, int]]:
     return reports, {"stock": before, "after_surgery": parameter_count(model)}
 
 
-def play(recipe: Recipe) -> Path | None:
+def play(recipe: Run) -> Path | None:
     """Train and evaluate; returns the path of the record on the first rank, None on the others."""
     settings = trainer_settings(recipe)
     model, tokenizer = model_and_tokenizer(recipe)
@@ -65,21 +57,19 @@ def play(recipe: Recipe) -> Path | None:
     _check_checkpoint(recipe, settings["algorithms"])
     trainer = build_trainer(recipe, settings, model, train, evaluation)
     _say_surgeries(trainer)
-    check_rope(trainer.state.model)
+    task(recipe).check(trainer.state.model)
     _train(recipe, trainer)
-    results = _results(recipe, trainer, evaluation)
+    results = task(recipe).results(recipe, trainer, evaluation)
     counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
         return None
-    _say_results(results)
-    if has_adapters(model):
-        model.model.save_pretrained(str(_folder(recipe) / "adapter"))
-    tokenizer.save_pretrained(_folder(recipe) / "tokenizer")  # a trained one may differ on another machine
+    _say(task(recipe).said(results))
+    task(recipe).keep(recipe, model, tokenizer, _folder(recipe))
     return record.write(_folder(recipe), {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
-def _train(recipe: Recipe, trainer: Trainer) -> None:
+def _train(recipe: Run, trainer: Trainer) -> None:
     """Train to the end, and evaluate; a finished run that is played again is only evaluated."""
     now, end = trainer.state.timestamp, trainer.state.max_duration
     if end is not None and now >= end:
@@ -89,7 +79,7 @@ def _train(recipe: Recipe, trainer: Trainer) -> None:
         trainer.fit()
 
 
-def _check_checkpoint(recipe: Recipe, algorithms: Sequence[Algorithm]) -> None:
+def _check_checkpoint(recipe: Run, algorithms: Sequence[Algorithm]) -> None:
     """Look at what will be loaded before anything is: what is wrong with it is said in a line."""
     section = recipe.train
     path = section.load_path
@@ -97,36 +87,10 @@ def _check_checkpoint(recipe: Recipe, algorithms: Sequence[Algorithm]) -> None:
         with dist.run_local_rank_zero_first():
             path = checkpoints.latest(_folder(recipe) / "checkpoints") or path
     if path is not None and "://" not in str(path):
-        checkpoints.refuse_other_data(path, _packs(algorithms), section.load_weights_only)
+        checkpoints.refuse_other_data(path, text.packs(algorithms), section.load_weights_only)
 
 
-def _packs(algorithms: Sequence[Algorithm]) -> bool:
-    return any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
-
-
-def dataspecs(
-    recipe: Recipe, tokenizer: Any, algorithms: Sequence[Algorithm] = ()
-) -> tuple[DataSpec, DataSpec]:
-    """The training and the evaluation data of this rank; an algorithm may want packed training rows."""
-    packed = _packs(algorithms)
-    world = dist.get_world_size()
-    train = recipe.train
-    batch = build.per_device(train.global_batch_size, world, "train.global_batch_size")
-    eval_batch = train.eval_batch_size or train.global_batch_size
-    eval_batch = build.per_device(eval_batch, world, "train.eval_batch_size")
-    common = {"cfg": recipe.data, "tokenizer": tokenizer, "seed": recipe.seed}
-    if recipe.model.objective == "causal_lm":
-        return (
-            build_causal_dataspec(train=True, batch_size=batch, **common),
-            build_causal_dataspec(train=False, batch_size=eval_batch, **common),
-        )
-    return (
-        build_dataspec(train=True, batch_size=batch, packed=packed, **common),
-        build_dataspec(train=False, batch_size=eval_batch, **common),
-    )
-
-
-def trainer_settings(recipe: Recipe) -> dict[str, Any]:
+def trainer_settings(recipe: Run) -> dict[str, Any]:
     """The Trainer's arguments that need neither model nor data: what is wrong with them is said first."""
     section, cuda = recipe.train, torch.cuda.is_available()
     batch = build.per_device(section.global_batch_size, dist.get_world_size(), "train.global_batch_size")
@@ -150,12 +114,12 @@ def trainer_settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _callbacks(recipe: Recipe) -> list[Callback]:
+def _callbacks(recipe: Run) -> list[Callback]:
     always = [Resuming(recipe.seed), StopsAtNaN(_folder(recipe))]
     return [*always, Progress()] if recipe.train.progress_bar else always
 
 
-def _checkpoints(recipe: Recipe) -> dict[str, Any]:
+def _checkpoints(recipe: Run) -> dict[str, Any]:
     section = recipe.train
     saves = section.save_interval is not None
     return {
@@ -169,7 +133,7 @@ def _checkpoints(recipe: Recipe) -> dict[str, Any]:
 
 
 def build_trainer(
-    recipe: Recipe, settings: dict[str, Any], model: HuggingFaceModel, train: DataSpec, evaluation: DataSpec
+    recipe: Run, settings: dict[str, Any], model: ComposerModel, train: DataSpec, evaluation: DataSpec
 ) -> Trainer:
     """Composer's Trainer; its construction plays the surgeries."""
     return Trainer(
@@ -179,7 +143,7 @@ def build_trainer(
         eval_subset_num_batches=_all_batches(evaluation),
         optimizers=build.optimizer(recipe.optimizer, model),
         progress_bar=False,
-        accumulate_train_batch_on_tokens=True,  # micro-batches weigh by labels, not by samples
+        accumulate_train_batch_on_tokens=task(recipe).by_tokens,
         **settings,
     )
 
@@ -195,27 +159,7 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _results(recipe: Recipe, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
-    accuracy = "masked_accuracy" if recipe.model.objective == "masked_lm" else "accuracy"
-    metrics = trainer.state.eval_metrics["eval"]
-    timestamp = trainer.state.timestamp
-    return {
-        "train": {
-            "seconds": timestamp.total_wct.total_seconds(),
-            "batches": timestamp.batch.value,
-            "real_tokens": timestamp.token.value,
-            "real_tokens_per_second": real_tokens_per_second(trainer.state),
-            "loss": trainer.state.total_loss_dict.get("loss/train/total"),
-        },
-        "eval": {
-            "loss": float(metrics["LanguageCrossEntropy"].compute()),
-            accuracy: float(metrics["MaskedAccuracy"].compute()),
-            "unigram_entropy": unigram_entropy(evaluation),
-        },
-    }
-
-
-def _facts(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
+def _facts(recipe: Run, trainer: Trainer) -> dict[str, Any]:
     reports = _reports(trainer)
     return {
         "recipe": asdict(recipe),
@@ -232,13 +176,13 @@ def _reports(trainer: Trainer) -> list[Report]:
     return [surgery.report for surgery in surgeries if surgery.report is not None]
 
 
-def _folder(recipe: Recipe) -> Path:
+def _folder(recipe: Run) -> Path:
     return Path(recipe.train.run_folder) / recipe.name
 
 
-def _say(text: str) -> None:
+def _say(line: str) -> None:
     if dist.get_global_rank() == 0:
-        print(text, flush=True)
+        print(line, flush=True)
 
 
 def _say_choices(section: Any, precision: str, microbatch: int | str) -> None:
@@ -253,22 +197,3 @@ def _say_surgeries(trainer: Trainer) -> None:
     for report in _reports(trainer):
         _say(str(report).splitlines()[0])
     _say(f"parameters: {parameter_count(trainer.state.model):,}")
-
-
-def _say_results(results: dict[str, Any]) -> None:
-    train, evaluation = results["train"], results["eval"]
-    gain = evaluation["unigram_entropy"] - evaluation["loss"]
-    masked = "masked_accuracy" in evaluation
-    said = "masked-token cross-entropy" if masked else "next-token cross-entropy"
-    print(
-        f"train: {train['batches']} batches in {train['seconds']:.0f} s, "
-        f"{train['real_tokens_per_second']:,.0f} real tokens/s\n"
-        f"eval: {said} {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
-        f"entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); "
-        + (f"masked accuracy {evaluation['masked_accuracy']:.1%}" if masked else _perplexity(evaluation)),
-        flush=True,
-    )
-
-
-def _perplexity(evaluation: dict[str, Any]) -> str:
-    return f"perplexity {math.exp(evaluation['loss']):.1f}, accuracy {evaluation['accuracy']:.1%}"

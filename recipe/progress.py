@@ -1,4 +1,4 @@
-"""A progress bar with loss, masked accuracy, real tokens/s and the time left."""
+"""A progress bar with loss, masked accuracy, real tokens/s or images/s, and the time left."""
 
 import sys
 from typing import Any
@@ -49,8 +49,15 @@ def real_tokens_per_second(state: State) -> float:
     return state.timestamp.token.value / seconds if seconds else 0.0
 
 
+def samples_per_second(state: State) -> float:
+    """The same of samples."""
+    seconds = state.timestamp.total_wct.total_seconds()
+    return state.timestamp.sample.value / seconds if seconds else 0.0
+
+
 def _figures(state: State) -> str:
-    shown = [f"{real_tokens_per_second(state):,.0f} tok/s"]
+    tokens, samples = real_tokens_per_second(state), samples_per_second(state)
+    shown = [f"{tokens:,.0f} tok/s" if tokens else f"{samples:,.0f} img/s"]
     # Composer has computed it on all ranks; to compute it again on this one alone would wait for the others.
     if (accuracy := state.train_metric_values.get("MaskedAccuracy")) is not None:
         shown.insert(0, f"accuracy {float(accuracy):.1%}")

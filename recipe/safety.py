@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from composer.core import Callback, State
@@ -48,9 +49,15 @@ class StopsAtNaN(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         batch, now = self.folder / f"bad-batch-rank{dist.get_global_rank()}.pt", state.timestamp
         torch.save(state.batch, batch)
-        draws = state.batch["draw"].tolist()
-        shown = ", ".join(map(str, draws[:SHOWN])) + (", ..." if len(draws) > SHOWN else "")
         raise TrainingError(
             f"the loss is {loss} at batch {now.batch.value} (epoch {now.epoch.value}, its batch "
-            f"{now.batch_in_epoch.value}), draws {shown}; the batch is kept in {batch}"
+            f"{now.batch_in_epoch.value}){_draws(state.batch)}; the batch is kept in {batch}"
         )
+
+
+def _draws(batch: Any) -> str:
+    """Which examples a batch is of, where it says so."""
+    if not isinstance(batch, dict):
+        return ""
+    draws = batch["draw"].tolist()
+    return ", draws " + ", ".join(map(str, draws[:SHOWN])) + (", ..." if len(draws) > SHOWN else "")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 from cadenza.data.config import TextConfig, TokenizerConfig
+from cadenza.data.image_config import ImageConfig
 
 MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
-OBJECTIVES = ("masked_lm", "causal_lm")
+IMAGES = "image_classification"
+OBJECTIVES = ("masked_lm", "causal_lm", IMAGES)
 
 
 @dataclass
@@ -26,26 +28,52 @@ class Model:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"model.objective is {self.objective!r}; it must be {' or '.join(OBJECTIVES)}")
+            raise ValueError(f"model.objective is {self.objective!r}; it must be {', '.join(OBJECTIVES)}")
+
+
+@dataclass
+class ImageModel:
+    """A new ResNet for `data`'s classes: `resnet18`, 34, 50, 101, 152 (10: half of 18), `width` times as wide.
+
+    `stem`: `imagenet`; for images of 28 to 64 pixels `small`, or `small_stride2`, a quarter of the work.
+    """
+
+    objective: str = IMAGES
+    model_type: str = "resnet50"
+    width: float = 1.0
+    stem: str = "imagenet"
+    channels_last: bool = False
 
 
 @dataclass
 class Optimizer:
-    """`decoupled_adamw` (Composer's, weight decay not scaled by the rate) or `adamw` (torch's)."""
+    """`decoupled_adamw` (Composer's, weight decay not scaled by the rate), `adamw` or `sgd` (torch's).
+
+    `betas` and `eps` are Adam's, `momentum` and `nesterov` those of SGD, whose weight decay is an L2 term.
+    `decay_matrices_only` keeps biases and norms, all parameters of one dimension, from decaying.
+    """
 
     name: str = "decoupled_adamw"
     lr: float = 5e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-6
     weight_decay: float = 1e-5
+    momentum: float = 0.9
+    nesterov: bool = False
+    decay_matrices_only: bool = False
 
 
 @dataclass
 class Scheduler:
-    """`linear_decay_with_warmup`, `cosine_with_warmup` or `constant_with_warmup`."""
+    """`linear_decay_with_warmup`, `cosine_with_warmup`, `constant_with_warmup` or `cosine_with_cooldown`.
+
+    The last one ends its cosine, at `alpha_f`, when the cooldown of `t_cooldown` begins, which multiplies by a
+    line to zero.
+    """
 
     name: str = "linear_decay_with_warmup"
     t_warmup: str = "0.06dur"
+    t_cooldown: str = "0dur"
     alpha_f: float = 0.02
 
 
@@ -70,21 +98,42 @@ class Train:
 
 
 @dataclass
-class Recipe:
-    """All of a run. `algorithms` maps the registry's names to options; `false` leaves one out."""
+class Run:
+    """What all recipes have. `algorithms` maps the registry's names to options; `false` leaves one out."""
 
     name: str = "run"
     seed: int = 17
-    model: Model = field(default_factory=Model)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    data: TextConfig = field(default_factory=TextConfig)
     algorithms: dict = field(default_factory=dict)
     optimizer: Optimizer = field(default_factory=Optimizer)
     scheduler: Scheduler = field(default_factory=Scheduler)
     train: Train = field(default_factory=Train)
     loggers: dict = field(default_factory=dict)
 
+    def _refuse(self, names: tuple[str, ...], objective: str) -> None:
+        on = [name for name in names if self.algorithms.get(name, False) is not False]
+        if on:
+            raise ValueError(f"algorithms.{on[0]} is for masked_lm; model.objective is {objective}")
+
+
+@dataclass
+class Recipe(Run):
+    """A recipe for a language model."""
+
+    model: Model = field(default_factory=Model)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: TextConfig = field(default_factory=TextConfig)
+
     def __post_init__(self) -> None:
-        on = [name for name in MASKED_ONLY if self.algorithms.get(name, False) is not False]
-        if self.model.objective == "causal_lm" and on:
-            raise ValueError(f"algorithms.{on[0]} is for masked_lm; model.objective is causal_lm")
+        if self.model.objective == "causal_lm":
+            self._refuse(MASKED_ONLY, "causal_lm")
+
+
+@dataclass
+class ImageRecipe(Run):
+    """A recipe whose `model.objective` is `image_classification`."""
+
+    model: ImageModel = field(default_factory=ImageModel)
+    data: ImageConfig = field(default_factory=ImageConfig)
+
+    def __post_init__(self) -> None:
+        self._refuse(MASKED_ONLY, IMAGES)

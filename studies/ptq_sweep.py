@@ -8,14 +8,11 @@ likelihood of generated text under the unquantized model. Each cell is written a
 stopped goes on.
 """
 
-import csv
 import gc
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cadenza.studies import ptq_findings, ptq_metrics, report
+from cadenza.studies import cells, ptq_findings, ptq_metrics, report
 
 PLAIN = "none"
+SHARED = ("text", "windows", "window", "prompt", "dtype", "seed")  # what a cell depends on beside its keys
 KEYS = ("model", "format", "temperature", "top_k", "max_new_tokens")
 
 
@@ -62,23 +60,23 @@ class Sweep:
 def run(cfg: Sweep) -> list[report.Row]:
     """Do what isn't done yet, cell by cell; all rows, those of earlier runs among them."""
     path = Path(cfg.out) / "ptq_sweep.csv"
-    rows, print_ = _done(path), _fingerprint(cfg)
+    rows, print_ = cells.done(path), cells.fingerprint(cfg, SHARED)
     todo = [cell for cell in _cells(cfg) if (*map(str, cell), print_) not in {_key(row) for row in rows}]
     with tqdm(total=len(_cells(cfg)), initial=len(_cells(cfg)) - len(todo), unit="cell") as bar:
         for name in dict.fromkeys(cell[0] for cell in todo):
             for row in _of_model(cfg, name, [cell for cell in todo if cell[0] == name], bar):
-                _append(path, {**row, "settings": print_})
-    return [row for row in _done(path) if row["settings"] == print_]
+                cells.append(path, {**row, "settings": print_})
+    return [row for row in cells.done(path) if row["settings"] == print_]
 
 
-def _of_model(cfg: Sweep, name: str, cells: list[tuple], bar: Any) -> Iterator[report.Row]:
+def _of_model(cfg: Sweep, name: str, todo: list[tuple], bar: Any) -> Iterator[report.Row]:
     reference = _load(cfg, name)
     windows = _windows(cfg, name).to(reference.device)
-    for form in dict.fromkeys(cell[1] for cell in cells):
+    for form in dict.fromkeys(cell[1] for cell in todo):
         bar.set_postfix_str(f"{name.rstrip('/').rpartition('/')[2]}, {form}")
         model = reference if form == PLAIN else _quantized(cfg, name, form)
         text, common = _on_text(cfg, model, reference, windows)
-        for cell in (cell for cell in cells if cell[1] == form):
+        for cell in (cell for cell in todo if cell[1] == form):
             own = {"kl": text["kl"][cell[2]], "topk_agreement": text["overlap"][cell[3]]}
             written = _generated(cfg, model, reference, windows, cell)
             yield {**dict(zip(KEYS, cell, strict=True)), **own, **common, **written}
@@ -150,52 +148,17 @@ def _cells(cfg: Sweep) -> list[tuple]:
     return list(product(cfg.models, cfg.formats, cfg.temperatures, cfg.top_k, cfg.max_new_tokens))
 
 
-def _fingerprint(cfg: Sweep) -> str:
-    """What a cell depends on beside its keys."""
-    same = {
-        key: value
-        for key, value in asdict(cfg).items()
-        if key in ("text", "windows", "window", "prompt", "dtype", "seed")
-    }
-    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
-
-
 def _key(row: report.Row) -> tuple:
     return (*(row[key] for key in KEYS), row["settings"])
 
 
-def _done(path: Path) -> list[report.Row]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
-
-
-def _append(path: Path, row: report.Row) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def _study(cfg: Sweep) -> None:
+    ptq_findings.write(Path(cfg.out), ptq_findings.as_numbers(run(cfg)))
 
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit code."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{__doc__}\nsettings: {Sweep.__doc__}")
-        return 0
-    from cadenza.recipe import RecipeError, load_settings
-
-    files = [a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a]
-    try:
-        cfg = load_settings(Sweep, files, [a for a in arguments if a not in files])
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    ptq_findings.write(Path(cfg.out), ptq_findings.as_numbers(run(cfg)))
-    return 0
+    return cells.play(arguments, Sweep, __doc__, _study)
 
 
 if __name__ == "__main__":

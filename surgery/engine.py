@@ -72,6 +72,9 @@ class Surgery(Algorithm):
         """This surgery for a model with other layers at `paths`, which it is not to touch."""
         return self
 
+    def loaded(self, model: nn.Module) -> None:
+        """Take note of what was put into the buffers of `model` by other means than `load_state_dict`."""
+
     def describe(self, site: Site) -> str:
         """The words of the report for a site, before and after."""
         return describe(site.module)

@@ -9,6 +9,7 @@ from torch import nn
 
 from cadenza.surgery.engine import Site, sites
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.ledger import Stage, ledger
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.quantized_linear import Quantized
 from cadenza.surgery.retype import Undo, chain, is_stock, stock_class
@@ -25,20 +26,24 @@ def wanted(path: str, only: list[str] | None, but: list[str] | None) -> bool:
     return (only is None or matches(only)) and not matches(but or [])
 
 
-def spared(model: nn.Module, heads: bool) -> dict[str, str]:
-    """The linear layers of `model` that have to stay as they are: path and reason.
+def spared(
+    model: nn.Module, technique: str, heads: bool, kinds: tuple[type, ...] = (nn.Linear,)
+) -> dict[str, str]:
+    """The layers of `kinds` in `model`, and those like them, that have to stay as they are: path and reason.
 
     Args:
         model: its root.
+        technique: the class name of the surgery that asks; what another one has quantized is spared.
         heads: whether output heads and layers whose weight another module holds, too, are spared as well.
+        kinds: classes of torch.
     """
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     modules, found = dict(model.named_modules()), {}
     ends = _heads(model) if heads else set()
     for site in sites(model):
-        if not _is_linear(site.module):
+        if not _is_like(site.module, kinds):
             continue
-        why = _unfit(site) or _claimed(site, modules)
+        why = _quantized(site, technique) or _unfit(site, kinds) or _claimed(site, modules)
         if not why and heads and owners[id(site.module._parameters.get("weight"))] > 1:
             why = "its weight is tied to another module's"
         if not why and site.module in ends:
@@ -48,10 +53,10 @@ def spared(model: nn.Module, heads: bool) -> dict[str, str]:
     return found
 
 
-def _is_linear(module: nn.Module) -> bool:
-    """Whether `module` is a linear layer of a known kind, in full precision."""
-    linear = isinstance(module, nn.Linear) or stock_class(module).__name__ == "Conv1D"
-    return linear and not isinstance(module, Quantized)
+def _is_like(module: nn.Module, kinds: tuple[type, ...]) -> bool:
+    """Whether `module` is one of `kinds` or transformers' linear Conv1D, with a weight that isn't packed."""
+    like = isinstance(module, kinds) or stock_class(module).__name__ == "Conv1D"
+    return like and not isinstance(module, Quantized)
 
 
 def untie(site: Site) -> Undo:
@@ -81,11 +86,18 @@ def _owner(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _unfit(site: Site) -> str | None:
+def _quantized(site: Site, technique: str) -> str | None:
+    """Which other technique computes with other weights than the layer's."""
+    entries = ledger(site.module).items()
+    held = [e.surgery for name, e in entries if e.stage == Stage.QUANTIZE and name != technique]
+    return f"{held[0]} is in place" if held else None
+
+
+def _unfit(site: Site, kinds: tuple[type, ...]) -> str | None:
     """What of the layer itself keeps it as it is."""
     module: Any = site.module
-    if stock_class(module) is not nn.Linear and not is_stock(module, "FalconLinear"):
-        return f"{stock_class(module).__name__} is not nn.Linear"
+    if stock_class(module) not in kinds and not is_stock(module, "FalconLinear"):
+        return f"{stock_class(module).__name__} is not {' or '.join(f'nn.{kind.__name__}' for kind in kinds)}"
     weight = module.weight
     if weight.numel() == 0:
         return "its weight is empty"

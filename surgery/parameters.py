@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from cadenza.surgery.retype import Undo
 
+IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
+
 
 def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
     """Put `new` wherever `root` holds `old`, so that ties stay ties."""
@@ -39,16 +41,26 @@ def take_parameter(module: nn.Module, name: str) -> Undo:
     return undo
 
 
+def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:
+    """Register `buffers`; the undo removes them."""
+    for name, buffer in buffers.items():
+        module.register_buffer(name, buffer)
+
+    def undo() -> None:
+        for name in buffers:
+            del module._buffers[name]
+
+    return undo
+
+
 def store_instead(module: nn.Module, name: str, stored: dict[str, Tensor]) -> Undo:
     """Put the buffers `stored`, of which one may have this name, in place of the parameter `name`."""
     parameters = dict(module._parameters)
     del module._parameters[name]
-    for key, buffer in stored.items():
-        module.register_buffer(key, buffer)
+    remove = add_buffers(module, stored)
 
     def undo() -> None:
-        for key in stored:
-            del module._buffers[key]
+        remove()
         module._parameters.clear()  # and refilled: the order of a state dict is that of its parameters
         module._parameters.update(parameters)
 
@@ -64,6 +76,18 @@ def set_attributes(target: object, **values: object) -> Undo:
     def undo() -> None:
         for name in values:
             setattr(target, name, old[name]) if name in old else delattr(target, name)
+
+    return undo
+
+
+def leave_to_each_rank(model: nn.Module, names: list[str]) -> Undo:
+    """Keep DDP from sending the buffers `names` of `model` to all ranks in every forward."""
+    ignored = getattr(model, IGNORED_BY_DDP, [])
+    setattr(model, IGNORED_BY_DDP, [*ignored, *names])
+
+    def undo() -> None:
+        left = [name for name in getattr(model, IGNORED_BY_DDP) if name not in names]
+        setattr(model, IGNORED_BY_DDP, left) if left else delattr(model, IGNORED_BY_DDP)
 
     return undo
 

@@ -17,6 +17,7 @@ from cadenza.algorithms import (
     FlashAttention,
     LowPrecisionNorm,
     PostTrainingQuantization,
+    QuantizationAwareTraining,
     SequencePacking,
     SparsePrediction,
     Unpadding,
@@ -28,6 +29,7 @@ from cadenza.algorithms import (
     apply_glu,
     apply_low_precision_norm,
     apply_post_training_quantization,
+    apply_quantization_aware_training,
     apply_sequence_packing,
     apply_sparse_prediction,
     apply_unpadding,
@@ -75,7 +77,12 @@ CASES: dict[str, Case] = {
     ),
     "unpadding": Case(apply_unpadding, Unpadding, ALL, effect=effects.rows_in_layers),
     "vocab_padding": Case(apply_vocab_padding, VocabPadding, ALL),
-    # The last one: it must not precede what changes the structure.
+    # The last ones: they must not precede what changes the structure.
+    "quantization_aware_training": Case(
+        apply_quantization_aware_training,
+        QuantizationAwareTraining,
+        tuple(name for name in ALL if name != "gpt2"),  # of its layers only the head is an nn.Linear
+    ),
     "post_training_quantization": Case(
         partial(apply_post_training_quantization, keep_original=True),
         PostTrainingQuantization,
@@ -86,8 +93,12 @@ CASES: dict[str, Case] = {
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
-# `alibi` leaves nothing to rotate and knows no anchor; `sequence_packing` reads document_ids in its own way.
-EXCLUDE = [{"bf16_safe_rope", "anchor_attention"}, {"alibi", "sequence_packing"}]
+# `alibi` leaves nothing to rotate and knows no anchor; `sequence_packing` reads document_ids in its own way;
+# a layer is quantized in one way.
+EXCLUDE = [
+    {"bf16_safe_rope", "anchor_attention", "quantization_aware_training"},
+    {"alibi", "sequence_packing", "post_training_quantization"},
+]
 
 
 def together(family: str) -> list[list[str]]:

@@ -5,6 +5,7 @@ import socket
 import ddp_worker
 import fsdp_worker
 import pytest
+import qat_worker
 import torch.multiprocessing as mp
 from cases import PAIRS, TOGETHER
 
@@ -31,3 +32,8 @@ def test_ddp_equals_one_process():
 @pytest.mark.slow
 def test_fsdp_trains_to_the_losses_of_one_process():
     assert failures_of(fsdp_worker.worker, CHOSEN + TOGETHER) == []
+
+
+@pytest.mark.slow
+def test_ranks_calibrate_to_the_mean_of_what_each_sees():
+    assert failures_of(qat_worker.worker, []) == []

@@ -1,0 +1,117 @@
+"""A training step of ResNet-18 at 64 x 64 with quantization-aware training against the same in float32.
+
+Forward, backward and SGD on random images; weights and activations in 4 bits, edges in 8. `torch.ao` is the
+same network of torch's generic modules: each layer in its `qat` class with a `FakeQuantize` in front of it,
+whose observer is on while the others calibrate, and off afterwards.
+"""
+
+import argparse
+
+import torch
+import torch.ao.nn.qat as qat
+import torch.nn.functional as F
+from harness import Variant, Work, compare, record
+from torch import nn
+from torch.ao.quantization import (
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    QConfig,
+    disable_observer,
+)
+
+from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
+from cadenza.models import resnet
+from cadenza.studies.compute_cost import layer_costs
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BATCH, SIZE = (32, 64) if DEVICE == "cpu" else (256, 224)
+Per = MovingAveragePerChannelMinMaxObserver
+
+
+def network() -> nn.Module:
+    """ResNet-18 for ten classes."""
+    torch.manual_seed(0)
+    return resnet("resnet18", num_classes=10).module.to(DEVICE)
+
+
+def weights(bits: int) -> FakeQuantize:
+    """Symmetric by output channel, bounded by the largest weight of the step."""
+    most = 2 ** (bits - 1) - 1
+    scheme = {
+        "dtype": torch.qint8,
+        "qscheme": torch.per_channel_symmetric,
+        "ch_axis": 0,
+        "averaging_constant": 1.0,
+    }
+    return FakeQuantize(observer=Per, quant_min=-most, quant_max=most, **scheme)
+
+
+def activations(bits: int, per_channel: bool) -> FakeQuantize:
+    """From averaged minima and maxima, with a zero point."""
+    scheme: dict = {"observer": Per, "qscheme": torch.per_channel_affine, "ch_axis": 1}
+    if not per_channel:
+        scheme = {"observer": Per, "qscheme": torch.per_channel_affine, "ch_axis": 1}
+    else:
+        scheme = {"observer": MovingAverageMinMaxObserver, "qscheme": torch.per_tensor_affine}
+    return FakeQuantize(
+        quant_min=0, quant_max=2**bits - 1, dtype=torch.quint8, averaging_constant=0.1, **scheme
+    )
+
+
+def generic(per_channel: bool) -> nn.Module:
+    """The network with torch's own quantizers."""
+    model = network()
+    found = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for path, layer in found:
+        bits = 8 if path in ("conv1", "fc") else 4
+        layer.qconfig = QConfig(activation=nn.Identity, weight=lambda bits=bits, **_: weights(bits))
+        cls = qat.Conv2d if isinstance(layer, nn.Conv2d) else qat.Linear
+        owner, _, name = path.rpartition(".")
+        parts = activations(bits, per_channel), cls.from_float(layer)
+        setattr(model.get_submodule(owner), name, nn.Sequential(*parts).to(DEVICE))
+    return model
+
+
+def freeze(model: nn.Module) -> None:
+    """End the calibration of the inputs; weights are measured in every step."""
+    for module in model.modules():
+        if isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], FakeQuantize):
+            module[0].apply(disable_observer)
+
+
+def variant(name: str, model: nn.Module, macs: int) -> Variant:
+    """A training step."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE)
+    labels = torch.randint(10, (BATCH,), device=DEVICE)
+
+    def step() -> None:
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Variant(name, step, Work(6.0 * macs * BATCH, BATCH))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    macs = sum(cost.macs for cost in layer_costs(network(), torch.randn(1, 3, SIZE, SIZE, device=DEVICE)))
+    for granularity in ("per_channel", "per_tensor"):
+        ours, theirs = network(), generic(granularity == "per_channel")
+        apply_quantization_aware_training(ours, granularity=granularity)
+        models = {"float32": network(), "cadenza": ours, "torch.ao": theirs}
+        variants = [variant(name, model, macs) for name, model in models.items()]
+        record(compare("qat", f"{granularity}, calibrating", variants, rounds), "qat")
+        set_activation_bounds(ours)
+        freeze(theirs)
+        record(compare("qat", f"{granularity}, quantized", variants, rounds), "qat")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What a network costs by the bits of its weights and activations: the cost models of AQT.
+
+    python -m cadenza.studies.compute_cost resnet50 --weight-bits 4 --activation-bits 4 --edge-bits 8
+
+After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536): multiply-accumulates (MACs) of
+convolutions and linear layers alone, those of attention scores, norms and sums left out. The quadratic model
+takes bits of weight times bits of activation for each MAC, as a multiplier's area grows. The linear one takes
+the larger of the two, rounded up to 4, 8 or 16, as the time of tensor cores grows. What isn't quantized has 16.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cadenza.algorithms import apply_quantization_aware_training
+from cadenza.studies import report
+from cadenza.surgery.retype import stock_class
+
+PLAIN = 16
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass
+class LayerCost:
+    """A layer: MACs of an example, weights, and the bits of weights and activations."""
+
+    path: str
+    macs: int
+    weights: int
+    weight_bits: int
+    activation_bits: int
+
+    @property
+    def width(self) -> int:
+        """The bits of the multiplier that takes both, in the linear model."""
+        most = max(self.weight_bits, self.activation_bits)
+        return next(bits for bits in (4, 8, PLAIN) if most <= bits)
+
+
+def layer_costs(model: nn.Module, *inputs: Any, **named: Any) -> list[LayerCost]:
+    """The layers of `model` that a call with these inputs, a batch of one, reaches; also on meta."""
+    found: dict[str, LayerCost] = {}
+    shared: set[int] = set()
+
+    def note(path: str, layer: Any, out: Tensor) -> None:
+        weight = layer.weight
+        if path not in found:
+            found[path] = LayerCost(path, 0, 0 if id(weight) in shared else weight.numel(), *_bits(layer))
+            shared.add(id(weight))
+        found[path].macs += out.numel() * weight.numel() // _outputs(layer)
+
+    was_training = model.training
+    with _watched(model, note), torch.no_grad():
+        model.eval()(*inputs, **named)
+    model.train(was_training)
+    return list(found.values())
+
+
+def totals(costs: list[LayerCost]) -> dict[str, float]:
+    """`macs`, `quadratic`, `linear` and `memory_bits` of all layers, and the ratios to 16 bits."""
+    macs, weights = sum(c.macs for c in costs), sum(c.weights for c in costs)
+    quadratic = sum(c.macs * c.weight_bits * c.activation_bits for c in costs)
+    linear = sum(c.macs * c.width for c in costs)
+    memory = sum(c.weights * c.weight_bits for c in costs)
+    return {
+        "macs": macs,
+        "quadratic": quadratic,
+        "linear": linear,
+        "memory_bits": memory,
+        "quadratic_ratio": quadratic / (macs * PLAIN**2),
+        "linear_ratio": linear / (macs * PLAIN),
+        "memory_ratio": memory / (weights * PLAIN),
+    }
+
+
+@contextmanager
+def _watched(model: nn.Module, note: Any) -> Iterator[None]:
+    """While in here, `note(path, layer, output)` is called after each call of a layer that counts."""
+    hooks = [
+        module.register_forward_hook(lambda layer, _, out, path=path: note(path, layer, out))
+        for path, module in model.named_modules()
+        if isinstance(module, LAYERS) or stock_class(module).__name__ == "Conv1D"
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _outputs(layer: Any) -> int:
+    """Output channels; transformers' Conv1D has them in its second dimension."""
+    return layer.weight.shape[0 if isinstance(layer, LAYERS) else 1]
+
+
+def _bits(layer: Any) -> tuple[int, int]:
+    return getattr(layer, "weight_bits", None) or PLAIN, getattr(layer, "activation_bits", None) or PLAIN
+
+
+def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, Tensor]:
+    """A model without weights and an input of one example: torchvision's by name, or a Hugging Face folder.
+
+    Raises:
+        SystemExit: neither of the two.
+    """
+    from torchvision.models import get_model, list_models
+
+    from cadenza.models.resnet import DEPTHS, resnet
+
+    with torch.device("meta"):
+        image = torch.empty(1, 3, size, size)
+        if name in DEPTHS:
+            return resnet(name, width).module, image
+        if name in list_models():
+            return get_model(name, weights=None), image
+        if (Path(name) / "config.json").is_file():
+            return _from_folder(name), torch.zeros(1, tokens, dtype=torch.long)
+    raise SystemExit(
+        f"{name} is neither a model of torchvision, such as resnet50, nor a folder with a config.json"
+    )
+
+
+def _from_folder(name: str) -> nn.Module:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(name)
+    cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+    return cls(config) if cls is not transformers.AutoModel else cls.from_config(config)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cadenza.studies.compute_cost",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="a model of torchvision, such as resnet50, or a Hugging Face folder")
+    for name, help in (
+        ("weight", "weights"),
+        ("activation", "activations"),
+        ("edge", "the first and last layer"),
+    ):
+        parser.add_argument(f"--{name}-bits", type=int, metavar="N", help=f"of {help}, 2 to 8 (default: 16)")
+    parser.add_argument("--width", type=float, default=1.0, help="of a ResNet (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=128, help="of an example (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    model, example = build(options.model, options.image_size, options.tokens, options.width)
+    if options.weight_bits or options.activation_bits:
+        apply_quantization_aware_training(
+            model, options.weight_bits, options.activation_bits, options.edge_bits
+        )
+    found = totals(layer_costs(model, example))
+    if options.json:
+        print(json.dumps(found))
+    else:
+        rows = [{"of": options.model, "cost": key, "value": value} for key, value in found.items()]
+        print(report.markdown(rows, "of", "value", "cost"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
