@@ -37,8 +37,8 @@ class QuantizationAwareTraining(Surgery):
     A weight is rounded to integers, symmetric by output channel, from the first step on; its gradient goes
     straight through. The input of a layer is left as it is until the calibration ends; then the averaged
     maxima and minima of its channels bound its codes for good, without a sign where it comes from a ReLU.
-    Batch norm, attention, residual sums and biases stay in floating point. The arithmetic is simulated: what is
-    saved is a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
+    Batch norm, attention, residual sums and biases stay in floating point. The arithmetic is simulated: what
+    is saved is a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
 
     Works on `nn.Linear` and `nn.Conv1d`, `2d`, `3d` in any model.
 

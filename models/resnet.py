@@ -32,8 +32,8 @@ class ScaledResNet(ResNet):
         width: of the filters of all blocks; the `imagenet` stem keeps its 64, as in arXiv 2105.03536.
         num_classes: outputs.
         channels: of the images.
-        stem: `imagenet`, 7 x 7 at stride 2 and pooling; for images of 28 to 64 pixels `small`, 3 x 3 at stride
-            1, or `small_stride2`, a quarter of the operations. Small stems have `width` times 64 filters.
+        stem: `imagenet`, 7 x 7 at stride 2 and pooling; for images of 28 to 64 pixels `small`, 3 x 3 at
+            stride 1, or `small_stride2`, a quarter of the work. Small stems have `width` times 64 filters.
     """
 
     def __init__(

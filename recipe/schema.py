@@ -33,7 +33,7 @@ class Model:
 
 @dataclass
 class ImageModel:
-    """A new ResNet for `data`'s classes: `resnet18`, 34, 50, 101, 152 (10: half of 18), `width` times as wide.
+    """A new ResNet for `data`'s classes: `resnet18`, 34, 50, 101, 152 (10: half of 18), `width` times wide.
 
     `stem`: `imagenet`; for images of 28 to 64 pixels `small`, or `small_stride2`, a quarter of the work.
     """
@@ -67,8 +67,8 @@ class Optimizer:
 class Scheduler:
     """`linear_decay_with_warmup`, `cosine_with_warmup`, `constant_with_warmup` or `cosine_with_cooldown`.
 
-    The last one ends its cosine, at `alpha_f`, when the cooldown of `t_cooldown` begins, which multiplies by a
-    line to zero.
+    The last one ends its cosine, at `alpha_f`, when the cooldown of `t_cooldown` begins, which multiplies by
+    a line to zero.
     """
 
     name: str = "linear_decay_with_warmup"

@@ -5,7 +5,7 @@
 After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536): multiply-accumulates (MACs) of
 convolutions and linear layers alone, those of attention scores, norms and sums left out. The quadratic model
 takes bits of weight times bits of activation for each MAC, as a multiplier's area grows. The linear one takes
-the larger of the two, rounded up to 4, 8 or 16, as the time of tensor cores grows. What isn't quantized has 16.
+the larger of the two, rounded up to 4, 8 or 16, as the time of tensor cores grows. All else has 16.
 """
 
 import argparse

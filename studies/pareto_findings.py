@@ -51,7 +51,7 @@ def front(rows: list[report.Row], cost: str) -> list[report.Row]:
 
 
 def findings(rows: list[report.Row]) -> list[str]:
-    """The paper's findings, each with the numbers that speak for or against it; `rows` are means over seeds."""
+    """The paper's findings, each with the numbers that speak for or against it; `rows` are means."""
     trained = [row for row in rows if row["trained"]]
     return [
         *_front_lines(trained),
@@ -80,12 +80,16 @@ def _dominated_line(trained: list[report.Row]) -> str:
     beaten = [row for row in plain if _beaten(row, trained)]
     return (
         f"- Every network in full precision is dominated: {_holds(len(beaten) == len(plain))} "
-        f"{len(beaten)} of {len(plain)} have a quantized one that is cheaper (linear) and as good or better."
+        f"{len(beaten)} of {len(plain)} have a quantized one that beats it in linear cost or accuracy, and is as good in the other."
     )
 
 
 def _beaten(row: report.Row, others: list[report.Row]) -> bool:
-    return any(o["linear"] < row["linear"] and o["top1"] >= row["top1"] for o in others if o["bits"] != PLAIN)
+    quantized = [o for o in others if o["bits"] != PLAIN]
+    at, top = row["linear"], row["top1"]
+    return any(
+        o["linear"] <= at and o["top1"] >= top and (o["linear"], o["top1"]) != (at, top) for o in quantized
+    )
 
 
 def _gain_lines(trained: list[report.Row]) -> list[str]:
@@ -137,14 +141,15 @@ def _holds(condition: bool) -> str:
 
 def table(rows: list[report.Row]) -> str:
     """A Markdown table of the means over seeds."""
-    head = "| network | bits | linear cost, 16 bit = 1 | weights, kbit | top-1 | over seeds | top-1, training images | gap |"
-    lines = [head, "|" + " --- |" * 8]
+    names = "network", "bits", "linear cost, 16 bit = 1", "weights, kbit", "top-1", "over seeds"
+    lines = ["| " + " | ".join([*names, "top-1, training images", "gap"]) + " |", "|" + " --- |" * 8]
     for r in sorted(rows, key=lambda r: (r["model_type"], r["width"], not r["trained"], -r["linear"])):
         bits = r["bits"] if r["trained"] else f"{r['bits']}, after training"
         spread = f"{r['low']:.2%} to {r['high']:.2%}" if r["seeds"] > 1 else ""
         lines.append(
-            f"| {r['model_type']} x {r['width']:g} | {bits} | {r['linear_ratio']:.3f} | {r['memory_bits'] / 1e3:,.0f} "
-            f"| {r['top1']:.2%} | {spread} | {r['train_top1']:.2%} | {r['gap']:.2%} |"
+            f"| {r['model_type']} x {r['width']:g} | {bits} | {r['linear_ratio']:.3f} "
+            f"| {r['memory_bits'] / 1e3:,.0f} | {r['top1']:.2%} | {spread} | {r['train_top1']:.2%} "
+            f"| {r['gap']:.2%} |"
         )
     return "\n".join(lines)
 
@@ -157,7 +162,8 @@ def write(folder: Path, rows: list[report.Row]) -> None:
     _plot(folder / "qat_pareto.png", means)
     _plot_gap(folder / "qat_gap.png", means)
     print(
-        f"{table(means)}\n\n{said}\n\nwritten: {folder / 'qat_pareto'}.csv, .md, .png, {folder / 'qat_gap.png'}"
+        f"{table(means)}\n\n{said}\n\nwritten: {folder / 'qat_pareto'}.csv, .md, .png, "
+        f"{folder / 'qat_gap.png'}"
     )
 
 

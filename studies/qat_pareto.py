@@ -2,9 +2,9 @@
 
     python -m cadenza.studies.qat_pareto yamls/qat_pareto.yaml [OVERLAY.yaml ...] [key=value ...]
 
-After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536). A point is a recipe trained to its end
-at one width, depth, number of bits and seed; a point that was stopped goes on from its last checkpoint, and one that
-is done is not trained again. Post-training points quantize unquantized ones, without training.
+After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536). A point is a recipe trained to its
+end at one width, depth, number of bits and seed; a point that was stopped goes on from its last checkpoint,
+and one that is done is not trained again. Post-training points quantize unquantized ones, without training.
 """
 
 import math
@@ -26,7 +26,7 @@ CALIBRATION = 20  # batches of post-training calibration
 
 @dataclass
 class Pareto:
-    """The settings. `recipe`: files of the recipe that each point plays, and `overrides`, its key=value pairs.
+    """The settings. `recipe`: files of the recipe that points play, and `overrides`, its key=value pairs.
 
     `bits`: `none`, or weights and activations such as `w4a4`; those in `repeated` are trained with each of
     `more_seeds`, too. `post_training`: bits to quantize the trained `none` points to. `edge_bits`,
@@ -96,7 +96,7 @@ def points(cfg: Pareto) -> list[Point]:
 
 
 def run(cfg: Pareto) -> list[report.Row]:
-    """Do what isn't done yet, point by point; all rows of these settings, those of earlier runs among them."""
+    """Do what isn't done yet, point by point; all rows of these settings, old and new."""
     path, settings = Path(cfg.out) / "qat_pareto.csv", cells.fingerprint(cfg, SHARED)
     done = {_key(row) for row in cells.done(path) if row["settings"] == settings}
     every = points(cfg)

@@ -17,9 +17,10 @@ class FakeQuantized:
     While it is `calibrating`, its inputs are left as they are, and each batch in train mode adds to moving
     averages of their maxima and minima. Then the larger of the two is the bound of their codes, for good.
 
-    Attributes of the module: `weight_bits` and `activation_bits` (None: left as they are), `unsigned` (whether
-    inputs are never negative), and `calibrating`, which repeats the buffer `calibrated` where no device has to
-    be asked. The averages are float32 numbers kept as their bits, which casts of a model leave alone.
+    Attributes of the module: `weight_bits` and `activation_bits` (None: left as they are), `unsigned`
+    (whether inputs are never negative), and `calibrating`, which repeats the buffer `calibrated` where no
+    device has to be asked. The averages are float32 numbers kept as their
+    bits, which casts of a model leave alone.
     """
 
     def forward(self, input: Tensor) -> Tensor:

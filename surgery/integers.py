@@ -18,12 +18,12 @@ PACKED_BITS = 4  # so many or fewer: two codes in a byte
 def convert(model: nn.Module) -> Integers:
     """The state dict of `model` with integers in place of the weights of its quantized layers.
 
-    A layer's `weight` is int8, or, of 4 bits and fewer, uint8 with two codes in a byte, each plus 8, the first
-    in the low half. Beside it stand `weight_scale` (out,), and of quantized inputs `input_scale` (channels or 1,),
-    as float32: a weight is its code times the scale of its output channel, an input its code times that of its
-    input channel. Codes of inputs are rounded to the nearest and clipped symmetrically, or, where
-    `input_unsigned`, rounded down and clipped at 0 and 2^bits - 1. All else is as in the state dict. `model` is
-    left as it is.
+    A layer's `weight` is int8, or, of 4 bits and fewer, uint8 with two codes in a byte, each plus 8, the
+    first in the low half. Beside it stand `weight_scale` (out,), and of quantized inputs `input_scale`
+    (channels or 1,), as float32: a weight is its code times the scale of its output channel, an input its
+    code times that of its input channel. Codes of inputs are rounded to the nearest and clipped
+    symmetrically, or, where `input_unsigned`, rounded down and clipped at 0 and 2^bits - 1. All else is as
+    in the state dict. `model` is left as it is.
 
     Raises:
         SurgeryError: there's nothing quantized in `model`, or it still calibrates.

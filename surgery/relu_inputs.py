@@ -100,7 +100,8 @@ def _traced(module: nn.Module, prefix: str) -> Iterator[tuple[str, bool]]:
         known[node] = _is_nonnegative(node, modules, known)
         if node.op == "call_module":
             inside = prefix + str(node.target).removeprefix("inner").removeprefix(".")
-            yield inside, bool(node.args) and known.get(node.args[0], False)
+            entering: Any = node.args[0] if node.args else None
+            yield inside, known.get(entering, False)
     for path in dict.fromkeys(tracer.failed):
         for name, child in modules[path].named_children():
             yield from _traced(

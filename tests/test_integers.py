@@ -1,4 +1,4 @@
-"""Integer weights and scales: right by integer arithmetic alone, loaded back, refused where they don't fit."""
+"""Integer weights and scales: right by integer arithmetic alone, loaded back, refused where unfit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""QAT: the quantizers against plain float64 references, calibration, tracing, conversion, trainers, errors."""
+"""QAT: the quantizers against plain float64 references, calibration, tracing, trainers, errors."""
 
 import copy
 import warnings
@@ -156,7 +156,7 @@ def test_what_is_clipped_has_no_gradient_and_the_bound_itself_has_one():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_rounded_in_float32(dtype):
-    """A step rounded to bfloat16 would move codes: of eight bits 2^-8 of a bound is as wide as half a step."""
+    """A step rounded to bfloat16 would move codes: of eight bits 2^-8 of a bound is half a step."""
     torch.manual_seed(0)
     x = torch.randn(4, 33, 5).to(dtype)
     bound = torch.rand(33, 1) + 1
