@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from cadenza.algorithms import apply_quantization_aware_training
+from cadenza.models import ModelError
 from cadenza.studies import report
+from cadenza.surgery import SurgeryError
 from cadenza.surgery.retype import stock_class
 
 PLAIN = 16
@@ -48,19 +50,17 @@ class LayerCost:
 def layer_costs(model: nn.Module, *inputs: Any, **named: Any) -> list[LayerCost]:
     """The layers of `model` that a call with these inputs, a batch of one, reaches; also on meta."""
     found: dict[str, LayerCost] = {}
-    shared: set[int] = set()
+    shared: dict[int, Tensor] = {}  # the tensors too, so that no id comes twice
 
     def note(path: str, layer: Any, out: Tensor) -> None:
         weight = layer.weight
         if path not in found:
             found[path] = LayerCost(path, 0, 0 if id(weight) in shared else weight.numel(), *_bits(layer))
-            shared.add(id(weight))
+            shared[id(weight)] = weight
         found[path].macs += out.numel() * weight.numel() // _outputs(layer)
 
-    was_training = model.training
     with _watched(model, note), torch.no_grad():
         model.eval()(*inputs, **named)
-    model.train(was_training)
     return list(found.values())
 
 
@@ -83,7 +83,11 @@ def totals(costs: list[LayerCost]) -> dict[str, float]:
 
 @contextmanager
 def _watched(model: nn.Module, note: Any) -> Iterator[None]:
-    """While in here, `note(path, layer, output)` is called after each call of a layer that counts."""
+    """While in here, `note(path, layer, output)` is called after each call of a layer that counts.
+
+    Afterwards the model is in train mode where it was before.
+    """
+    training = [module for module in model.modules() if module.training]
     hooks = [
         module.register_forward_hook(lambda layer, _, out, path=path: note(path, layer, out))
         for path, module in model.named_modules()
@@ -94,6 +98,8 @@ def _watched(model: nn.Module, note: Any) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        for module in training:
+            module.training = True
 
 
 def _outputs(layer: Any) -> int:
@@ -121,8 +127,8 @@ def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, T
             return resnet(name, width).module, image
         if name in list_models():
             return get_model(name, weights=None), image
-        if (Path(name) / "config.json").is_file():
-            return _from_folder(name), torch.zeros(1, tokens, dtype=torch.long)
+    if (Path(name) / "config.json").is_file():  # with weights: some look at the values of their inputs
+        return _from_folder(name), torch.ones(1, tokens, dtype=torch.long)
     raise SystemExit(
         f"{name} is neither a model of torchvision, such as resnet50, nor a folder with a config.json"
     )
@@ -134,6 +140,14 @@ def _from_folder(name: str) -> nn.Module:
     config = transformers.AutoConfig.from_pretrained(name)
     cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
     return cls(config) if cls is not transformers.AutoModel else cls.from_config(config)
+
+
+def _costs(options: argparse.Namespace) -> list[LayerCost]:
+    model, example = build(options.model, options.image_size, options.tokens, options.width)
+    if options.weight_bits or options.activation_bits:
+        bits = options.weight_bits, options.activation_bits, options.edge_bits
+        apply_quantization_aware_training(model, *bits)
+    return layer_costs(model, example)
 
 
 def main(arguments: list[str]) -> int:
@@ -155,12 +169,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tokens", type=int, default=128, help="of an example (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
-    model, example = build(options.model, options.image_size, options.tokens, options.width)
-    if options.weight_bits or options.activation_bits:
-        apply_quantization_aware_training(
-            model, options.weight_bits, options.activation_bits, options.edge_bits
-        )
-    found = totals(layer_costs(model, example))
+    try:
+        found = totals(_costs(options))
+    except (ModelError, SurgeryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps(found))
     else:
