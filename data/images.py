@@ -1,5 +1,6 @@
 """Loaders of images for Composer: arrays in memory, folders and Hub data sets as a `DataSpec`."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from cadenza.data.sequences import EpochSampler
 Images = ImageArrays | ImageFiles
 
 
-def build_image_dataspec(cfg: ImageConfig, *, train: bool, batch_size: int, seed: int) -> DataSpec:
+def build_image_dataspec(
+    cfg: ImageConfig, *, train: bool, batch_size: int, seed: int, judged: bool = False
+) -> DataSpec:
     """Batches of this rank, to train on or to evaluate: `(images, labels)`.
 
     Images are (batch, channels, height, width) float32, normalized by the moments of ImageNet, or of the
@@ -30,18 +33,20 @@ def build_image_dataspec(cfg: ImageConfig, *, train: bool, batch_size: int, seed
     Args:
         batch_size: images of this device's batch.
         seed: of the order, of the augmentation and of the choice of `train_images`.
+        judged: training images taken as those of evaluation are: all once, in order, without augmentation.
 
     Raises:
         DataError: no such source, broken files, or fewer images than one batch of all devices.
     """
-    dataset = _dataset(cfg, train, seed)
-    _check_size(dataset, cfg, train, batch_size)
+    cfg = replace(cfg, augmentation="none") if judged else cfg
+    dataset, trained_on = _dataset(cfg, train, seed), train and not judged
+    _check_size(dataset, cfg, trained_on, batch_size)
     loader = DataLoader(
         dataset,
-        sampler=EpochSampler(dataset, train, seed),
+        sampler=EpochSampler(dataset, trained_on, seed),
         batch_size=batch_size,
         collate_fn=_whole if cfg.in_memory else _stacked,
-        drop_last=train,
+        drop_last=trained_on,
         num_workers=cfg.num_workers,
         persistent_workers=cfg.num_workers > 0,
         pin_memory=torch.cuda.is_available(),

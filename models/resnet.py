@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch.nn.functional as F
-from composer.metrics import CrossEntropy
+from composer.metrics import LanguageCrossEntropy
 from composer.models import ComposerClassifier
 from torch import nn
 from torchmetrics import MetricCollection
@@ -98,4 +98,4 @@ def _metrics(num_classes: int, tops: list[int]) -> MetricCollection:
     accuracies: dict[str, Any] = {
         f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in tops if k < num_classes
     }
-    return MetricCollection({"CrossEntropy": CrossEntropy(), **accuracies})
+    return MetricCollection({"CrossEntropy": LanguageCrossEntropy(), **accuracies})  # a mean over examples

@@ -91,10 +91,9 @@ def said(results: dict[str, Any]) -> str:
 def _on_training_images(recipe: ImageRecipe, trainer: Trainer, evaluation: DataSpec) -> dict[str, float]:
     """Metrics on so many training images, without augmentation, as there are to evaluate."""
     loader: Any = evaluation.dataloader
-    cfg = replace(
-        recipe.data, augmentation="none", train_images=_at_most(len(loader.dataset), recipe.data.train_images)
-    )
-    data = build_image_dataspec(cfg, train=True, batch_size=loader.batch_size, seed=recipe.seed)
+    count = min(len(loader.dataset), recipe.data.train_images or len(loader.dataset))
+    options = {"batch_size": loader.batch_size, "seed": recipe.seed, "judged": True}
+    data = build_image_dataspec(replace(recipe.data, train_images=count), train=True, **options)
     trainer.eval(
         Evaluator(
             label="training_images", dataloader=data, metric_names=list(trainer.state.eval_metrics["eval"])
@@ -106,7 +105,3 @@ def _on_training_images(recipe: ImageRecipe, trainer: Trainer, evaluation: DataS
 def _evaluated(trainer: Trainer, label: str) -> dict[str, float]:
     values = {name: float(metric.compute()) for name, metric in trainer.state.eval_metrics[label].items()}
     return {"loss": values.pop("CrossEntropy"), **values}
-
-
-def _at_most(count: int, limit: int | None) -> int:
-    return count if limit is None else min(count, limit)

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe.errors import RecipeError, nearest
-from cadenza.recipe.schema import IMAGES, ImageRecipe, Recipe, Run
+from cadenza.recipe.schema import IMAGES, OBJECTIVES, ImageRecipe, Recipe, Run
 
 Sources = list[tuple[str, Any]]  # (file name or "command line", its config)
 
@@ -34,12 +34,20 @@ def load(files: list[str], overrides: list[str]) -> Recipe | ImageRecipe:
         RecipeError: a missing file, a broken one, an unknown key, a wrong type.
     """
     merged, sources = _merged(files, overrides)
-    cls = ImageRecipe if OmegaConf.select(merged, "model.objective") == IMAGES else Recipe
-    recipe = _built(cls, merged, sources)
+    recipe = _built(_class_of(merged, sources), merged, sources)
     recipe.algorithms = _algorithms(recipe.algorithms, sources)
     for path in TIMES:
         _check_time(path, OmegaConf.select(merged, path), sources)
     return recipe
+
+
+def _class_of(merged: Any, sources: Sources) -> type[Run]:
+    key = "model.objective"
+    objective = OmegaConf.select(merged, key)
+    if isinstance(objective, str) and objective not in OBJECTIVES:
+        hint = nearest(objective, OBJECTIVES)
+        raise RecipeError(f"{_blame(key, sources)}: {key} is {objective!r}; {hint}")
+    return ImageRecipe if objective == IMAGES else Recipe
 
 
 def load_settings(cls: Any, files: list[str], overrides: list[str]) -> Any:

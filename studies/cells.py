@@ -14,21 +14,26 @@ from cadenza.studies.report import Row
 
 def done(path: Path) -> list[Row]:
     """The whole rows in `path`, all values as text."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+    return list(csv.DictReader(_whole(path).decode().splitlines()))
 
 
 def append(path: Path, row: Row) -> None:
-    """Write `row` to the end of `path`."""
+    """Write `row` to the end of `path`, in place of one that was cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
+    whole = _whole(path)
+    with path.open("ab") as file:
+        file.truncate(len(whole))
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
-        if new:
+        if not whole:
             writer.writeheader()
         writer.writerow(row)
+
+
+def _whole(path: Path) -> bytes:
+    """The lines in `path` that were written to their ends."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def fingerprint(settings: Any, names: tuple[str, ...]) -> str:
@@ -42,13 +47,15 @@ def play(arguments: list[str], cls: Any, document: str | None, study: Callable[[
     if not arguments or {"-h", "--help"} & set(arguments):
         print(f"{document}\nsettings: {cls.__doc__}")
         return 0
-    from cadenza.recipe import RecipeError, load_settings
+    from cadenza.data import DataError
+    from cadenza.models import ModelError
+    from cadenza.recipe import RecipeError, TrainingError, load_settings
+    from cadenza.surgery import SurgeryError
 
     files = [a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a]
     try:
-        settings = load_settings(cls, files, [a for a in arguments if a not in files])
-    except RecipeError as error:
+        study(load_settings(cls, files, [a for a in arguments if a not in files]))
+    except (RecipeError, DataError, ModelError, SurgeryError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    study(settings)
     return 0

@@ -115,7 +115,7 @@ def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, T
     """A model without weights and an input of one example: torchvision's by name, or a Hugging Face folder.
 
     Raises:
-        SystemExit: neither of the two.
+        ModelError: neither of the two.
     """
     from torchvision.models import get_model, list_models
 
@@ -129,7 +129,7 @@ def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, T
             return get_model(name, weights=None), image
     if (Path(name) / "config.json").is_file():  # with weights: some look at the values of their inputs
         return _from_folder(name), torch.ones(1, tokens, dtype=torch.long)
-    raise SystemExit(
+    raise ModelError(
         f"{name} is neither a model of torchvision, such as resnet50, nor a folder with a config.json"
     )
 

@@ -55,7 +55,7 @@ def findings(rows: list[report.Row]) -> list[str]:
     trained = [row for row in rows if row["trained"]]
     return [
         *_front_lines(trained),
-        _dominated_line(trained),
+        *_dominated_lines(trained),
         *_gain_lines(trained),
         *_after_lines(rows),
     ]
@@ -75,54 +75,56 @@ def _front_lines(trained: list[report.Row]) -> list[str]:
     return lines
 
 
-def _dominated_line(trained: list[report.Row]) -> str:
+def _dominated_lines(trained: list[report.Row]) -> list[str]:
     plain = [row for row in trained if row["bits"] == PLAIN]
+    if not plain:
+        return []
     beaten = [row for row in plain if _beaten(row, trained)]
-    return (
+    return [
         f"- Every network in full precision is dominated: {_holds(len(beaten) == len(plain))} "
-        f"{len(beaten)} of {len(plain)} have a quantized one that beats it in linear cost or accuracy, and is as good in the other."
-    )
+        f"{len(beaten)} of {len(plain)} have a quantized one that is better in accuracy or linear cost, and no "
+        "worse in the other."
+    ]
 
 
 def _beaten(row: report.Row, others: list[report.Row]) -> bool:
-    quantized = [o for o in others if o["bits"] != PLAIN]
     at, top = row["linear"], row["top1"]
-    return any(
-        o["linear"] <= at and o["top1"] >= top and (o["linear"], o["top1"]) != (at, top) for o in quantized
-    )
+    as_good = [o for o in others if o["bits"] != PLAIN and o["linear"] <= at and o["top1"] >= top]
+    return any((o["linear"], o["top1"]) != (at, top) for o in as_good)
 
 
 def _gain_lines(trained: list[report.Row]) -> list[str]:
     """Each number of bits against full precision in the same network."""
     lines = []
     for bits in dict.fromkeys(row["bits"] for row in trained if row["bits"] != PLAIN):
-        pairs = [(row, other) for row, other in _pairs(trained, trained, bits)]
-        shown = ", ".join(_difference(row, other) for row, other in pairs)
-        gaps = fmean(row["gap"] - other["gap"] for row, other in pairs) if pairs else 0.0
-        lines.append(
-            f"- {bits} against full precision, points of top-1: {shown}. The generalization gap is "
-            f"{abs(100 * gaps):.2f} points {'smaller' if gaps < 0 else 'larger'} on average."
-        )
+        pairs = _pairs(trained, bits)
+        if pairs:
+            shown = ", ".join(_difference(row, other) for row, other in pairs)
+            gap = 100 * fmean(row["gap"] - other["gap"] for row, other in pairs)
+            lines.append(
+                f"- {bits} against full precision, points of top-1: {shown}. The generalization gap is "
+                f"{abs(gap):.2f} points {'smaller' if gap < 0 else 'larger'} on average."
+            )
     return lines
 
 
 def _after_lines(rows: list[report.Row]) -> list[str]:
-    """Quantized after training against trained so."""
-    after, trained = ([row for row in rows if row["trained"] is flag] for flag in (False, True))
+    """Quantized after training, and what was trained in the same bits."""
     lines = []
-    for bits in dict.fromkeys(row["bits"] for row in after):
-        same = [
-            (row, next((t for t in trained if _same(t, row) and t["bits"] == bits), None)) for row in after
-        ]
-        shown = [f"{r['top1']:.2%} (trained: {t['top1']:.2%})" for r, t in same if t and r["bits"] == bits]
+    for bits in dict.fromkeys(row["bits"] for row in rows if not row["trained"]):
+        same = [row for row in rows if row["bits"] == bits]
+        shown = [_after(row, same) for row in same if not row["trained"]]
         lines.append(f"- {bits} after training: {', '.join(shown)}.")
     return lines
 
 
-def _pairs(
-    rows: list[report.Row], others: list[report.Row], bits: str
-) -> list[tuple[report.Row, report.Row]]:
-    plain = [other for other in others if other["bits"] == PLAIN]
+def _after(row: report.Row, same: list[report.Row]) -> str:
+    trained = [f" (trained: {t['top1']:.2%})" for t in same if t["trained"] and _same(t, row)]
+    return f"{row['top1']:.2%}" + "".join(trained)
+
+
+def _pairs(rows: list[report.Row], bits: str) -> list[tuple[report.Row, report.Row]]:
+    plain = [row for row in rows if row["bits"] == PLAIN]
     return [(row, other) for row in rows if row["bits"] == bits for other in plain if _same(row, other)]
 
 

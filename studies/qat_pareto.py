@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
+from cadenza.algorithms import QuantizationAwareTraining
 from cadenza.studies import cells, compute_cost, pareto_findings, report
 
 PLAIN = "none"
@@ -50,8 +51,22 @@ class Pareto:
     def __post_init__(self) -> None:
         if not self.recipe:
             raise ValueError("recipe must name the recipe's files")
-        for text in {*self.bits, *self.post_training, *self.repeated}:
-            in_bits(text)
+        if PLAIN in self.post_training:
+            raise ValueError(f"post_training holds {PLAIN!r}, which quantizes nothing")
+        for text in (*self.bits, *self.post_training, *self.repeated):
+            if any(in_bits(text)):
+                QuantizationAwareTraining(**self.quantization(text))
+
+    def quantization(self, bits: str) -> dict[str, Any]:
+        """The options of `quantization_aware_training`."""
+        weight, activation = in_bits(bits)
+        return {
+            "weight_bits": weight,
+            "activation_bits": activation,
+            "edge_bits": self.edge_bits,
+            "calibrate_until": self.calibrate_until,
+            "granularity": self.granularity,
+        }
 
 
 class Point(NamedTuple):
@@ -101,6 +116,8 @@ def run(cfg: Pareto) -> list[report.Row]:
     done = {_key(row) for row in cells.done(path) if row["settings"] == settings}
     every = points(cfg)
     todo = [point for point in every if tuple(map(str, point)) not in done]
+    for point in todo:
+        _recipe(cfg, point)  # what is wrong with one is said before anything is trained
     with tqdm(todo, total=len(every), initial=len(every) - len(todo), unit="point") as bar:
         for point in bar:
             bar.set_postfix_str(point.name + ("" if point.trained else ", post-training"))
@@ -118,20 +135,17 @@ def _recipe(cfg: Pareto, point: Point) -> Any:
     """The recipe of a point; an unquantized one's, for what is quantized afterwards."""
     from cadenza.recipe import load
 
-    weight, activation = in_bits(point.bits) if point.trained else (None, None)
+    runs = Path(cfg.out) / "runs" / cells.fingerprint(cfg, SHARED)
     pairs = [
         *cfg.overrides,
         f"name={point.name if point.trained else point._replace(bits=PLAIN).name}",
         *(f"seed={point.seed}", f"model.model_type={point.model_type}", f"model.width={point.width}"),
-        *("train.autoresume=true", "train.progress_bar=false", f"train.run_folder={Path(cfg.out) / 'runs'}"),
+        *("train.autoresume=true", "train.progress_bar=false", f"train.run_folder={runs}"),
     ]
     recipe = load(cfg.recipe, pairs)
     recipe.algorithms.pop("quantization_aware_training", None)
-    if weight or activation:
-        recipe.algorithms["quantization_aware_training"] = {
-            **{"weight_bits": weight, "activation_bits": activation, "edge_bits": cfg.edge_bits},
-            **{"calibrate_until": cfg.calibrate_until, "granularity": cfg.granularity},
-        }
+    if point.trained and point.bits != PLAIN:
+        recipe.algorithms["quantization_aware_training"] = cfg.quantization(point.bits)
     return recipe
 
 
@@ -191,9 +205,8 @@ def _cost(cfg: Pareto, point: Point) -> report.Row:
 
     recipe = _recipe(cfg, point)
     network = images.model_and_tokenizer(recipe)[0].module
-    weight, activation = in_bits(point.bits)
-    if weight or activation:
-        apply_quantization_aware_training(network, weight, activation, cfg.edge_bits, cfg.granularity)
+    if point.bits != PLAIN:
+        apply_quantization_aware_training(network, *in_bits(point.bits), cfg.edge_bits, cfg.granularity)
     return compute_cost.totals(compute_cost.layer_costs(network, _example(recipe)))
 
 

@@ -1,0 +1,402 @@
+"""Image recipes: what they load, train and record, calibration that is interrupted, optimizers, schedules."""
+
+import json
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from composer.core import Time, Timestamp
+from faulty_runs import weights
+
+from cadenza.data import build_image_dataspec
+from cadenza.recipe import RecipeError, TrainingError, build, images, load, play
+from cadenza.recipe.schedules import CosineWithCooldown, share
+from cadenza.recipe.schema import ImageRecipe, Optimizer
+from cadenza.surgery.fake_quantized import FakeQuantized
+
+ROOT = Path(__file__).parent.parent
+RECIPE = """
+name: tiny
+model: {objective: image_classification, model_type: resnet10, width: 0.125, stem: small}
+data: {augmentation: crop_flip}
+optimizer: {name: sgd, lr: 0.05}
+scheduler: {t_warmup: 1ba}
+train: {max_duration: 6ba, global_batch_size: 64, eval_interval: 1dur, progress_bar: false}
+"""
+QUANTIZED = "algorithms.quantization_aware_training={calibrate_until: 4ba}"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """RECIPE, with everything it writes under tmp_path."""
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    runs = f"train.run_folder={tmp_path / 'runs'}"
+    return lambda *overrides: load([str(tmp_path / "tiny.yaml")], [runs, *overrides])
+
+
+def trained(recipe):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = play.trainer_settings(recipe)
+        model, tokenizer = play.model_and_tokenizer(recipe)
+        trainer = play.build_trainer(recipe, settings, model, *play.dataspecs(recipe, tokenizer))
+        trainer.fit()
+    return trainer
+
+
+def quantized(trainer):
+    return [m for m in trainer.state.model.modules() if isinstance(m, FakeQuantized)]
+
+
+@torch.no_grad()
+def plain_metrics(model, data):
+    """Top-1, top-5 and cross-entropy over a loader, example by example."""
+    logits, labels = zip(*[(model((x, y)).double(), y) for x, y in data], strict=True)
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
+    loss = (logits.logsumexp(1) - logits.gather(1, labels[:, None])[:, 0]).mean()
+    return {"top1": (ranks == 0).double().mean().item(), "top5": (ranks < 5).double().mean().item()} | {
+        "loss": loss.item()
+    }
+
+
+def test_the_record(recipe, capsys):
+    pairs = (
+        "train.max_duration=1ep",
+        "train.global_batch_size=32",
+        "optimizer.lr=0.1",
+        "optimizer.nesterov=true",
+    )
+    path = play.play(recipe(*pairs, "data.augmentation=none"))
+    record = json.loads(path.read_text())
+    assert record["recipe"]["model"]["stem"] == "small"
+    assert record["recipe"]["optimizer"]["nesterov"] is True
+    assert "tokenizer" not in record["recipe"]
+    assert record["eval"].keys() == {"loss", "top1", "top5", "generalization_gap"}
+    assert record["train"].keys() == {"seconds", "batches", "images_per_second", "loss", "top1"}
+    assert record["train"]["batches"] == 1438 // 32
+    rate = record["train"]["batches"] * 32 / record["train"]["seconds"]
+    assert record["train"]["images_per_second"] == pytest.approx(rate)
+    assert record["eval"]["top1"] > 0.7, "an epoch teaches much"
+    assert record["eval"]["loss"] < 1
+    gap = record["train"]["top1"] - record["eval"]["top1"]
+    assert record["eval"]["generalization_gap"] == pytest.approx(gap)
+    said = capsys.readouterr().out
+    assert f"eval: top-1 {record['eval']['top1']:.2%}, top-5 {record['eval']['top5']:.2%}" in said
+
+
+def test_results_equal_a_plain_evaluation(recipe):
+    """Training images are seen without augmentation, as many of them as there are for evaluation."""
+    tiny = recipe("data.train_images=800", "data.eval_images=100", "train.eval_batch_size=40")
+    trainer = trained(tiny)
+    evaluation = trainer.state.evaluators[0].dataloader
+    results = images.results(tiny, trainer, evaluation)
+    model = trainer.state.model.eval()
+    found = plain_metrics(model, evaluation.dataloader)
+    assert {name: results["eval"][name] for name in found} == pytest.approx(found, rel=1e-5)
+    cfg = replace(tiny.data, augmentation="none", train_images=100)  # one by one, none is dropped
+    seen = build_image_dataspec(cfg, train=True, batch_size=1, seed=tiny.seed).dataloader
+    assert results["train"]["top1"] == pytest.approx(plain_metrics(model, seen)["top1"])
+
+
+def test_few_images_to_evaluate_on(recipe):
+    """Fewer than a batch has."""
+    record = json.loads(play.play(recipe("data.eval_images=50", "train.max_duration=1ba")).read_text())
+    assert 0 <= record["train"]["top1"] <= 1
+
+
+def test_a_finished_run_is_evaluated_alone(recipe, monkeypatch):
+    tiny = recipe("train.save_interval=6ba", "train.autoresume=true")
+    first = json.loads(play.play(tiny).read_text())
+    monkeypatch.setattr(play.Trainer, "fit", None)
+    second = json.loads(play.play(tiny).read_text())
+    assert second["eval"] == first["eval"]
+    assert second["train"]["top1"] == first["train"]["top1"]
+    assert second["train"]["images_per_second"] == first["train"]["images_per_second"]
+
+
+def test_channels_last(recipe):
+    formats = []
+    for last in ("true", "false"):
+        model, _ = play.model_and_tokenizer(recipe(f"model.channels_last={last}"))
+        weight = model.module.layer1[0].conv1.weight
+        formats.append(weight.is_contiguous(memory_format=torch.channels_last))
+    assert formats == [True, False]
+
+
+def test_calibration_ends_and_bounds_stay(recipe, tmp_path):
+    trainer = trained(recipe(QUANTIZED, "train.save_interval=4ba"))
+    layers = quantized(trainer)
+    assert len(layers) == 13
+    assert [layer.calibrating for layer in layers] == [False] * 13
+    assert all(layer.calibrated and layer.input_batches == 4 for layer in layers)
+    early = weights(tmp_path / "runs/tiny/checkpoints/ep0-ba4-rank0.pt")
+    late = trainer.state.model.state_dict()
+    bounds = [key for key in late if key.endswith("input_averages")]
+    assert len(bounds) == 13
+    for key in bounds:
+        assert torch.equal(early[key], late[key]), key
+        assert late[key].any(), key
+        weight = key.replace("input_averages", "weight")
+        assert not torch.equal(early[weight], late[weight]), "training went on"
+
+
+def test_activations_are_quantized_after_the_calibration(recipe):
+    trainer = trained(recipe(QUANTIZED))
+    model, (x, y) = trainer.state.model.eval(), next(iter(trainer.state.train_dataloader))
+    with torch.no_grad():
+        rounded = model((x, y))
+        for layer in quantized(trainer):
+            layer.calibrating = True
+        plain = model((x, y))
+    assert (rounded - plain).norm() > 1e-2 * plain.norm()
+
+
+def test_surgery_keeps_the_optimizers_groups(recipe):
+    trainer = trained(recipe(QUANTIZED, "optimizer.decay_matrices_only=true", "train.max_duration=1ba"))
+    matrices, flat = trainer.state.optimizers[0].param_groups
+    assert {p.ndim for p in matrices["params"]} == {2, 4}
+    assert {p.ndim for p in flat["params"]} == {1}
+    held = {id(p) for p in (*matrices["params"], *flat["params"])}
+    assert held == {id(p) for p in trainer.state.model.parameters()}
+
+
+@pytest.fixture
+def unbroken(recipe):
+    """A run of six batches, four of them of calibration, that leaves a checkpoint after every second."""
+    return trained(recipe(QUANTIZED, "train.save_interval=2ba", "name=whole")).state.model.state_dict()
+
+
+def resumed(recipe, checkpoint):
+    trainer = trained(recipe(QUANTIZED, "name=resumed", f"train.load_path={checkpoint}"))
+    assert trainer.state.timestamp.batch == 6
+    return trainer.state.model.state_dict()
+
+
+def differences(one, other):
+    assert one.keys() == other.keys()
+    return {key for key in one if not torch.equal(one[key], other[key])}
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_a_resume_goes_on_calibrating(after, recipe, unbroken, tmp_path):
+    """In mid-calibration and at its end: weights, averages and counts are those of an unbroken run."""
+    checkpoint = tmp_path / f"runs/whole/checkpoints/ep0-ba{after}-rank0.pt"
+    saved = weights(checkpoint)
+    counts = [saved[key].item() for key in saved if key.endswith("input_batches")]
+    assert counts == [after] * 13
+    assert not any(saved[key] for key in saved if key.endswith("calibrated"))
+    assert differences(saved, unbroken), "there is something left to train"
+    assert differences(resumed(recipe, checkpoint), unbroken) == set()
+
+
+@pytest.mark.parametrize("lost", ["input_averages", "input_batches"])
+def test_a_resume_without_what_was_measured_would_differ(lost, recipe, unbroken, tmp_path):
+    """The comparison above can fail."""
+    checkpoint = torch.load(tmp_path / "runs/whole/checkpoints/ep0-ba2-rank0.pt", weights_only=False)
+    for key, value in checkpoint["state"]["model"].items():
+        if key.endswith(lost):
+            value.zero_()
+    torch.save(checkpoint, tmp_path / "lost.pt")
+    found = differences(resumed(recipe, tmp_path / "lost.pt"), unbroken)
+    assert sum(key.endswith(lost) for key in found) == 13
+    assert any(key.endswith("weight") for key in found)
+
+
+def test_an_autoresume_goes_on_calibrating(recipe, unbroken):
+    """The same of a run that was stopped, by the name of the run alone."""
+    tiny = recipe(QUANTIZED, "train.save_interval=2ba", "train.autoresume=true", "name=stopped")
+    settings = play.trainer_settings(tiny)
+    model, _ = play.model_and_tokenizer(tiny)
+    first = play.build_trainer(tiny, settings, model, *play.dataspecs(tiny))
+    first.fit(duration="2ba")
+    first.close()
+    assert all(layer.calibrating for layer in quantized(first))
+    assert differences(trained(tiny).state.model.state_dict(), unbroken) == set()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(recipe, tmp_path):
+    with pytest.raises(TrainingError) as stop:
+        play.play(recipe("optimizer.lr=1e30", "train.save_interval=1ba"))
+    folder = tmp_path / "runs/tiny"
+    at = int(str(stop.value).split("at batch ")[1].split()[0])
+    end = f"at batch {at} (epoch 0, its batch {at}); the batch is kept in {folder / 'bad-batch-rank0.pt'}"
+    assert str(stop.value) in (f"the loss is nan {end}", f"the loss is inf {end}")
+    pixels, labels = torch.load(folder / "bad-batch-rank0.pt")
+    assert (pixels.shape, labels.shape) == ((64, 1, 8, 8), (64,))
+    saved = sorted(path.name for path in (folder / "checkpoints").glob("ep*"))
+    assert saved == [f"ep0-ba{n}-rank0.pt" for n in range(1, at)], "the spoilt weights aren't saved"
+    assert not (folder / "run.json").exists()
+
+
+WRONG = {
+    "data": ("data.sorce=digits", "unknown key data.sorce; did you mean 'source'?"),
+    "model": ("model.widht=2", "unknown key model.widht; did you mean 'width'?"),
+    "optimizer": ("optimizer.nestorov=true", "unknown key optimizer.nestorov; did you mean 'nesterov'?"),
+    "a text's": ("data.max_seq_len=3", "unknown key data.max_seq_len; valid: augmentation, eval_images,"),
+    "value": ("data.augmentation=mixup", "data.augmentation is 'mixup'; it must be inception or crop_flip"),
+    "tokenizer": ("tokenizer.vocab_size=300", "unknown key tokenizer"),
+    "objective": ("model.objective=image_clasification", "model.objective is 'image_clasification'; did you"),
+    "time": ("scheduler.t_cooldown=soon", "scheduler.t_cooldown is 'soon'; it must be a number with a unit"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said(case, recipe):
+    pair, message = WRONG[case]
+    with pytest.raises(RecipeError) as error:
+        recipe(pair)
+    assert str(error.value).startswith(f"command line: {message}")
+
+
+@pytest.mark.parametrize("name", ["sparse_prediction", "sequence_packing", "masking_schedule"])
+def test_techniques_of_text_are_refused(name, recipe):
+    message = f"algorithms.{name} is for masked_lm; model.objective is image_classification"
+    with pytest.raises(RecipeError, match=message):
+        recipe(f"algorithms.{name}={{}}")
+    assert recipe(f"algorithms.{name}=false").algorithms == {}
+
+
+def test_what_a_recipe_is(recipe):
+    tiny = recipe(QUANTIZED)
+    assert type(tiny) is ImageRecipe
+    (algorithm,) = build.algorithms(tiny.algorithms)
+    assert (algorithm.weight_bits, algorithm.edge_bits, algorithm.calibrate_until) == (4, 8, "4ba")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "decoupled_adamw"])
+@pytest.mark.parametrize("matrices_only", [True, False])
+def test_what_decays(name, matrices_only):
+    """Without a gradient a step does nothing but decay."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    section = Optimizer(name=name, lr=0.1, weight_decay=0.5, decay_matrices_only=matrices_only)
+    optimizer = build.optimizer(section, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kept = {key for key, p in model.named_parameters() if torch.equal(p, before[key])}
+    flat = {"0.bias", "1.weight", "2.bias"}  # the norm's bias is zero in any case
+    assert kept - {"1.bias"} == (flat if matrices_only else set())
+    groups = optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == ([0.5, 0.0] if matrices_only else [0.5])
+    assert sum(len(group["params"]) for group in groups) == 6
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_has_momentum(nesterov, recipe):
+    """Two steps by hand; the weight decay is an L2 term."""
+    section = recipe("optimizer.momentum=0.8", f"optimizer.nesterov={nesterov}", "optimizer.weight_decay=0.3")
+    layer = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.constant_(layer.weight, 2.0)
+    optimizer = build.optimizer(section.optimizer, layer)
+    weight, velocity = 2.0, 0.0
+    for gradient in (1.0, -3.0):
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+        slope = gradient + 0.3 * weight
+        velocity = 0.8 * velocity + slope
+        weight -= 0.05 * (slope + 0.8 * velocity if nesterov else velocity)
+    assert layer.weight.item() == pytest.approx(weight, rel=1e-12)
+
+
+def at(batch, end="250ep", per_epoch=10):
+    """The state of a training of 250 epochs of 10 batches, after some of them."""
+    epochs = {} if per_epoch is None else {"epoch": batch // per_epoch, "batch_in_epoch": batch % per_epoch}
+    return SimpleNamespace(
+        max_duration=Time.from_timestring(end),
+        dataloader_len=None if per_epoch is None else Time.from_batch(per_epoch),
+        timestamp=Timestamp(batch=batch, **epochs),
+    )
+
+
+def plain_rate(epoch, warm, cool, alpha):
+    if epoch < warm:
+        return epoch / warm
+    cosine = alpha + (1 - alpha) * 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (250 - warm - cool)))
+    return cosine if epoch <= 250 - cool else alpha * (250 - epoch) / cool
+
+
+TIMES = (0, 1, 25, 49, 50, 51, 700, 1025, 1999, 2000, 2001, 2400, 2499, 2500)
+
+
+@pytest.mark.parametrize("end", ["250ep", "2500ba"])
+@pytest.mark.parametrize(
+    ("warmup", "cooldown"), [("5ep", "50ep"), ("50ba", "500ba"), ("0.02dur", "0.2dur"), ("50ba", "0.2dur")]
+)
+def test_cosine_with_cooldown(end, warmup, cooldown):
+    schedule = CosineWithCooldown(warmup, cooldown, 0.1)
+    found = [schedule(at(batch, end)) for batch in TIMES]
+    assert found == pytest.approx([plain_rate(batch / 10, 5, 50, 0.1) for batch in TIMES], abs=1e-12)
+    assert (found[0], found[4], found[-1]) == (0, 1, 0)
+
+
+def test_cosine_without_warmup_and_cooldown():
+    schedule = CosineWithCooldown("0ba", "0dur", 0.1)
+    found = [schedule(at(batch)) for batch in TIMES]
+    assert found == pytest.approx([plain_rate(batch / 10, 0, 0, 0.1) for batch in TIMES])
+    assert found[-1] == pytest.approx(0.1)
+
+
+def test_a_share_that_cannot_be_told():
+    message = "scheduler: 10sp can't be told as a share of 250ep; write it in that unit, or as 0.05dur"
+    with pytest.raises(RecipeError) as error:
+        CosineWithCooldown("10sp", "0dur", 0.1)(at(1))
+    assert str(error.value) == message
+    with pytest.raises(RecipeError, match="5ep can't be told as a share of 100ba"):
+        share("5ep", at(1, "100ba", per_epoch=None))
+    assert share("1000sp", at(1, "5000sp")) == 0.2
+
+
+def test_a_recipe_cools_down(recipe):
+    """At the last of three batches; Composer's rates are those of the batch before."""
+    rates = []
+    for pairs in (("scheduler.name=cosine_with_cooldown", "scheduler.t_cooldown=2ba"), ()):
+        trainer = trained(recipe(*pairs, "train.max_duration=3ba", "scheduler.alpha_f=0.1"))
+        rates.append(trainer.state.optimizers[0].param_groups[0]["lr"])
+    assert rates == pytest.approx([0.05 * 0.1 * 1 / 2, 0.05 * (0.1 + 0.9 * 1 / 2)])
+
+
+RECIPES = {
+    "bf16": {},
+    "w8a8": {"weight_bits": 8, "activation_bits": 8},
+    "w4a4": {"weight_bits": 4, "activation_bits": 4},
+}
+
+
+def published(name, small):
+    overlay = [str(ROOT / "yamls/scale/cpu_images.yaml")] if small else []
+    return load([str(ROOT / f"yamls/resnet50_{name}.yaml"), *overlay], [])
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_recipes_differ_in_bits_alone(small):
+    recipes = {name: published(name, small) for name in RECIPES}
+    for name, bits in RECIPES.items():
+        assert recipes[name].name == f"resnet50-{name}"
+        found = recipes[name].algorithms.get("quantization_aware_training", {})
+        assert {key: found[key] for key in bits} == bits
+        assert len(build.algorithms(recipes[name].algorithms)) == bool(bits)
+    same = [replace(each, name="", algorithms={}) for each in recipes.values()]
+    assert same[0] == same[1] == same[2]
+    assert (same[0].model.model_type == "resnet10") == small
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", ["w8a8", "w4a4"])
+def test_the_recipes_calibrate_for_a_small_part_of_training(name, small):
+    until = published(name, small).algorithms["quantization_aware_training"]["calibrate_until"]
+    assert 0 < share(until, at(0, published(name, small).train.max_duration)) <= 0.1
+
+
+def test_the_recipes_are_the_papers():
+    recipe = published("bf16", small=False)
+    assert (recipe.optimizer.momentum, recipe.optimizer.nesterov) == (0.9, True)
+    assert recipe.optimizer.lr == 0.1 * recipe.train.global_batch_size / 256
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_matrices_only) == (1e-4, True)
+    assert (recipe.scheduler.t_warmup, recipe.scheduler.t_cooldown) == ("5ep", "50ep")
+    assert recipe.train.max_duration == "250ep"

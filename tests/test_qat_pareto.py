@@ -1,0 +1,371 @@
+"""Accuracy against cost: the front, what is found on it, points that are done once, a tiny run, errors."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from composer.core import Callback
+
+from cadenza.algorithms import apply_quantization_aware_training
+from cadenza.models import resnet
+from cadenza.recipe import RecipeError, load_settings, play
+from cadenza.studies import cells, compute_cost, pareto_findings, qat_pareto
+from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
+
+ROOT = Path(__file__).parent.parent
+
+
+def row(bits, linear, top1, quadratic=None, **more):
+    """A mean over seeds, as findings take it."""
+    quadratic = linear if quadratic is None else quadratic
+    common = {"model_type": "resnet10", "width": 1.0, "trained": True, "gap": 0.0, "seeds": 1}
+    return {**common, "bits": bits, "linear": linear, "quadratic": quadratic, "top1": top1, **more}
+
+
+def plain_front(rows):
+    """Those of which no other is as cheap and as good, and better in one of the two."""
+
+    def beats(a, b):
+        as_good = a["linear"] <= b["linear"] and a["top1"] >= b["top1"]
+        return as_good and (a["linear"], a["top1"]) != (b["linear"], b["top1"])
+
+    return {(r["linear"], r["top1"]) for r in rows if not any(beats(other, r) for other in rows)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_front_equals_a_plain_search(seed):
+    """Also where costs and accuracies are equal, as those of small whole numbers are."""
+    draw = random.Random(seed)
+    for most in (10**6, 8):
+        rows = [row("none", draw.randrange(most), draw.randrange(most) / most) for _ in range(40)]
+        found = [(r["linear"], r["top1"]) for r in pareto_findings.front(rows, "linear")]
+        assert found == sorted(plain_front(rows))
+        assert 1 <= len(found) < 40
+
+
+def test_the_front_is_that_of_the_cost_asked_for():
+    rows = [row("none", 1, 0.5, quadratic=2), row("w4a4", 2, 0.4, quadratic=1)]
+    assert [r["bits"] for r in pareto_findings.front(rows, "linear")] == ["none"]
+    assert [r["bits"] for r in pareto_findings.front(rows, "quadratic")] == ["w4a4", "none"]
+
+
+def test_findings_hold():
+    rows = [
+        row("none", 16, 0.90, gap=0.04),
+        row("w8a8", 8, 0.90, gap=0.02),
+        row("w4a4", 4, 0.91, gap=0.01),
+        row("none", 8, 0.80, width=0.5, gap=0.02),
+        row("w4a4", 2, 0.80, width=0.5, gap=0.01),
+        row("w4a4", 4, 0.50, trained=False),
+    ]
+    assert pareto_findings.findings(rows) == [
+        "- The front against linear cost is mostly 4-bit: holds here. 2 of 2 points: "
+        "w4a4 at width 0.5 (80.00%), w4a4 at width 1 (91.00%).",
+        "- The front against quadratic cost is mostly 4-bit: holds here. 2 of 2 points: "
+        "w4a4 at width 0.5 (80.00%), w4a4 at width 1 (91.00%).",
+        "- Every network in full precision is dominated: holds here. 2 of 2 have a quantized one that is "
+        "better in accuracy or linear cost, and no worse in the other.",
+        "- w8a8 against full precision, points of top-1: +0.00 at resnet10 x 1. The generalization gap is "
+        "2.00 points smaller on average.",
+        "- w4a4 against full precision, points of top-1: +1.00 at resnet10 x 1, +0.00 at resnet10 x 0.5. "
+        "The generalization gap is 2.00 points smaller on average.",
+        "- w4a4 after training: 50.00% (trained: 91.00%).",
+    ]
+
+
+def test_findings_can_be_refuted():
+    rows = [row("none", 16, 0.90), row("w8a8", 8, 0.85), row("w4a4", 4, 0.80, gap=0.03)]
+    lines = pareto_findings.findings(rows)
+    assert "mostly 4-bit: doesn't hold here. 1 of 3 points" in lines[0]
+    assert "mostly 4-bit: doesn't hold here. 1 of 3 points" in lines[1]
+    assert "is dominated: doesn't hold here. 0 of 1 have" in lines[2]
+    assert "w4a4 against full precision, points of top-1: -10.00 at resnet10 x 1. " in lines[4]
+    assert "gap is 3.00 points larger" in lines[4]
+
+
+def test_half_of_the_front_is_not_most_of_it():
+    rows = [row("w4a4", 4, 0.80), row("none", 16, 0.90)]
+    assert "doesn't hold here. 1 of 2 points" in pareto_findings.findings(rows)[0]
+
+
+def test_findings_need_what_they_compare_with():
+    """Without full precision, and quantized after training to bits that no network was trained with."""
+    rows = [row("w4a4", 4, 0.80), row("w2a2", 2, 0.12, trained=False)]
+    said = "\n".join(pareto_findings.findings(rows))
+    assert "holds here. 0 of 0" not in said
+    assert ": ." not in said
+    assert "w2a2 after training: 12.00%" in said
+
+
+def test_means_over_seeds():
+    shared = {"model_type": "resnet10", "width": "0.5", "settings": "a", "macs": "100"}
+    rows = [
+        {**shared, "bits": bits, "seed": seed, "trained": trained, "top1": top1, "train_top1": "0.75"}
+        for bits, seed, trained, top1 in (
+            ("w4a4", "17", "True", "0.5"),
+            ("w4a4", "18", "True", "0.75"),
+            ("w4a4", "19", "True", "0.625"),
+            ("w4a4", "17", "False", "0.25"),
+            ("none", "17", "True", "0.5"),
+        )
+    ]
+    means = pareto_findings.over_seeds(pareto_findings.as_points(rows))
+    assert [(r["bits"], r["trained"], r["seeds"]) for r in means] == [
+        *(("w4a4", True, 3), ("w4a4", False, 1), ("none", True, 1))
+    ]
+    assert (means[0]["top1"], means[0]["low"], means[0]["high"]) == (0.625, 0.5, 0.75)
+    assert (means[0]["train_top1"], means[0]["gap"]) == (0.75, 0.125)
+    assert (means[0]["macs"], means[0]["width"], means[0]["model_type"]) == (100, 0.5, "resnet10")
+
+
+def test_bits():
+    assert in_bits("w4a4") == (4, 4)
+    assert in_bits("w2a8") == (2, 8)
+    assert in_bits("none") == (None, None)
+    for text in ("w4", "4a4", "w4a", "wa4", "a4", "w-4a4", "w4a4a4", "w4 a4", "", "None"):
+        with pytest.raises(ValueError, match=f"bits: {text!r} is neither none nor like w4a4"):
+            in_bits(text)
+
+
+def test_points():
+    networks = [(depth, width) for depth in ("resnet18", "resnet50") for width in (0.5, 1.0)]
+    cfg = Pareto(
+        recipe=["x.yaml"],
+        model_types=["resnet18", "resnet50"],
+        widths=[0.5, 1.0],
+        bits=["w4a4", "none", "w2a2"],
+        post_training=["w4a4"],
+        repeated=["none", "w4a4"],
+        more_seeds=[18, 17, 18],
+    )
+    found = points(cfg)
+    trained = [("none", 17), ("none", 18), ("w4a4", 17), ("w4a4", 18), ("w2a2", 17)]
+    expected = {Point(*each, *one, True) for each in networks for one in trained}
+    expected |= {Point(*each, "w4a4", 17, False) for each in networks}
+    assert len(found) == len(set(found)), "no doubles"
+    assert set(found) == expected
+    assert [p.bits == "none" for p in found] == [True] * 8 + [False] * 16, "unquantized ones first"
+    assert [p.trained for p in found] == [True] * 20 + [False] * 4
+    assert len({p.name for p in found if p.trained}) == 20, "each has a run of its own"
+
+
+def test_only_repeated_bits_have_more_seeds():
+    cfg = Pareto(recipe=["x.yaml"], bits=["none"], repeated=["w4a4"], more_seeds=[18])
+    assert [(p.bits, p.seed) for p in points(cfg)] == [("none", 17), ("w4a4", 18)]
+    assert [p.seed for p in points(Pareto(recipe=["x.yaml"], bits=["none"], more_seeds=[18]))] == [17]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_each_point_is_the_recipe_in_its_bits(small, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    files = ["yamls/qat_pareto.yaml", "yamls/scale/cpu_pareto.yaml"][: 1 + small]
+    cfg = load_settings(Pareto, files, [])
+    stock = None
+    for point in points(cfg):
+        recipe = qat_pareto._recipe(cfg, point)
+        quantization = recipe.algorithms.pop("quantization_aware_training", {})
+        bits = quantization.get("weight_bits"), quantization.get("activation_bits")
+        assert bits == (in_bits(point.bits) if point.trained else (None, None))
+        assert (recipe.model.model_type, recipe.model.width) == (point.model_type, point.width)
+        assert (recipe.seed, recipe.train.autoresume, recipe.algorithms) == (point.seed, True, {})
+        own = recipe.optimizer, recipe.scheduler, recipe.data
+        assert own == (stock or own)
+        stock = own
+    with pytest.raises(RecipeError):
+        load_settings(Pareto, ["yamls/resnet50_bf16.yaml"], [])
+
+
+def test_a_row_that_was_cut_off_is_done_again(tmp_path):
+    path = tmp_path / "a" / "cells.csv"
+    rows = [{"name": "one", "value": "1"}, {"name": "two", "value": "2"}]
+    assert cells.done(path) == []
+    for each in rows:
+        cells.append(path, each)
+    assert cells.done(path) == rows
+    for cut in (2, 3, 5):  # before the end of the line, in the second value, in the first
+        path.write_bytes(path.read_bytes()[:-cut])
+        assert rows[0] in cells.done(path)
+        cells.append(path, rows[1])
+        assert [each for each in cells.done(path) if each == rows[1]], cut
+        assert all(set(each) == {"name", "value"} for each in cells.done(path))
+    path.write_text("")
+    cells.append(path, rows[0])
+    assert cells.done(path) == [rows[0]]
+
+
+def test_the_fingerprint_is_of_what_is_shared():
+    one, other = Pareto(recipe=["x"], seed=1), Pareto(recipe=["x"], seed=2)
+    assert cells.fingerprint(one, qat_pareto.SHARED) == cells.fingerprint(other, qat_pareto.SHARED)
+    assert cells.fingerprint(one, (*qat_pareto.SHARED, "seed")) != cells.fingerprint(other, ("seed",))
+    for changed in ({"overrides": ["a=1"]}, {"edge_bits": None}, {"calibrate_until": "1ba"}):
+        other = Pareto(recipe=["x"], **changed)
+        assert cells.fingerprint(one, qat_pareto.SHARED) != cells.fingerprint(other, qat_pareto.SHARED)
+
+
+TINY = {
+    "data.source": "digits",
+    "data.augmentation": "none",
+    "model.stem": "small",
+    "train.max_duration": "6ba",
+    "train.save_interval": "3ba",
+    "train.eval_interval": "1dur",
+    "train.global_batch_size": 64,
+    "train.device_train_microbatch_size": 64,
+    "train.eval_batch_size": 100,
+}
+FILES = [str(ROOT / "yamls/resnet50_bf16.yaml"), str(ROOT / "yamls/scale/cpu_images.yaml")]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Points of less than a second; other overrides of the recipe by keyword."""
+
+    def settings(*pairs, **more):
+        overrides = ",".join(f"{key}={value}" for key, value in {**TINY, **more}.items())
+        common = [f"recipe=[{','.join(FILES)}]", f"overrides=[{overrides}]", f"out={tmp_path / 'out'}"]
+        return [*common, "model_types=[resnet10]", "widths=[0.125]", "calibrate_until=2ba", *pairs]
+
+    return settings
+
+
+def rows_of(folder):
+    with (folder / "out" / "qat_pareto.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measures(row):
+    return [row[name] for name in ("top1", "top5", "loss", "train_top1")]
+
+
+def cost_of(bits):
+    """That of a network which is built here."""
+    network = resnet("resnet10", 0.125, 10, 1, "small").module
+    if bits != "none":
+        apply_quantization_aware_training(network, *in_bits(bits), 8)
+    return compute_cost.totals(compute_cost.layer_costs(network, torch.zeros(1, 1, 8, 8)))
+
+
+def test_points_are_measured_once_and_reported(settings, tmp_path, monkeypatch, capsys):
+    arguments = settings("bits=[none,w4a4]", "post_training=[w8a8,w2a2]")
+    assert qat_pareto.main(arguments) == 0
+    rows = rows_of(tmp_path)
+    kinds = [(r["bits"], r["trained"]) for r in rows]
+    assert kinds == [("none", "True"), ("w4a4", "True"), ("w8a8", "False"), ("w2a2", "False")]
+    for each in rows:
+        cost = cost_of(each["bits"])
+        assert {name: float(each[name]) for name in cost} == cost
+    for each in rows[:2]:
+        run = json.loads(
+            next(tmp_path.glob(f"out/runs/*/resnet10-0.125-{each['bits']}-17/run.json")).read_text()
+        )
+        assert [float(each[name]) for name in ("top1", "loss")] == [run["eval"][n] for n in ("top1", "loss")]
+        assert float(each["train_top1"]) == run["train"]["top1"]
+        assert len(run["surgeries"]) == (each["bits"] != "none")
+        assert (float(each["seconds"]), run["train"]["batches"]) == (run["train"]["seconds"], 6)
+    none, four, eight, two = (float(each["loss"]) for each in rows)
+    assert four != none
+    assert 0 < 3 * abs(eight - none) < abs(two - none), "eight bits cost little after training, two much"
+    page = (tmp_path / "out/qat_pareto.md").read_text()
+    assert f"| resnet10 x 0.125 | none | 1.000 | {int(rows[0]['memory_bits']) / 1e3:,.0f} | " in page
+    assert "| resnet10 x 0.125 | w2a2, after training | " in page
+    assert "- The front against linear cost is mostly 4-bit: " in page
+    for name in ("qat_pareto.png", "qat_gap.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    assert "written: " in capsys.readouterr().out
+
+    monkeypatch.setattr(play, "play", None)
+    monkeypatch.setattr(play, "build_trainer", None)
+    assert qat_pareto.main(arguments) == 0
+    assert rows_of(tmp_path) == rows
+    assert (tmp_path / "out/qat_pareto.md").read_text() == page
+
+
+def test_more_points_leave_those_alone_that_are_done(settings, tmp_path, monkeypatch):
+    asked = []
+
+    def measured(cfg, point):
+        asked.append((point.bits, point.seed, cfg.edge_bits))
+        accuracies = {"top1": 0.5, "top5": 0.9, "loss": 1.0, "train_top1": 0.6, "seconds": 1.0}
+        return {**accuracies, **cost_of(point.bits)}
+
+    monkeypatch.setattr(qat_pareto, "measured", measured)
+    assert qat_pareto.main(settings("bits=[none]")) == 0
+    assert qat_pareto.main(settings("bits=[none,w4a4]", "repeated=[none]", "more_seeds=[18]")) == 0
+    assert asked == [("none", 17, 8), ("none", 18, 8), ("w4a4", 17, 8)]
+    assert qat_pareto.main(settings("bits=[none]", "edge_bits=null")) == 0
+    assert asked[3:] == [("none", 17, None)], "other settings are other cells"
+    assert len(rows_of(tmp_path)) == 4
+
+
+def test_a_point_that_was_stopped_goes_on(settings, tmp_path, monkeypatch, capsys):
+    """In mid-calibration; its row is that of a run that wasn't stopped."""
+    arguments = settings("bits=[w4a4]", "calibrate_until=4ba")
+    assert qat_pareto.main([*arguments, f"out={tmp_path / 'whole' / 'out'}"]) == 0
+    fit = play.Trainer.fit
+
+    class Stops(Callback):
+        def batch_start(self, state, logger):
+            if state.timestamp.batch == 3:
+                raise KeyboardInterrupt
+
+    def stopped(trainer):
+        trainer.state.callbacks.append(Stops())
+        fit(trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(play.Trainer, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            qat_pareto.main(arguments)
+    assert not (tmp_path / "out/qat_pareto.csv").exists()
+    capsys.readouterr()
+    assert qat_pareto.main(arguments) == 0
+    assert "resumed after batch 3" in capsys.readouterr().out
+    assert measures(rows_of(tmp_path)[0]) == measures(rows_of(tmp_path / "whole")[0])
+
+
+def test_other_settings_are_trained_anew(settings, tmp_path):
+    """In the same folder, where a run of the same network has come to its end."""
+    assert qat_pareto.main(settings("bits=[none]")) == 0
+    assert qat_pareto.main(settings("bits=[none]", **{"optimizer.lr": 0.2})) == 0
+    first, second = (measures(each) for each in rows_of(tmp_path))
+    assert first != second
+
+
+def test_there_is_nothing_to_quantize_without_a_trained_network(settings, tmp_path):
+    with pytest.raises(SystemExit, match="there's no trained network to quantize; add none to bits"):
+        qat_pareto.main(settings("bits=[]", "post_training=[w4a4]"))
+    assert not (tmp_path / "out/qat_pareto.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["recipe=[]"], "recipe must name the recipe's files"),
+        (["bits=[none,w4]"], "bits: 'w4' is neither none nor like w4a4"),
+        (["repeated=[4]"], "repeated is [4] (list); it must be a list of text"),
+        (["widhts=[1.0]"], "unknown key widhts; did you mean 'widths'?"),
+        (["bits=[none,w9a4]"], "weight_bits is 9; it must be 2 to 8, or null"),
+        (["edge_bits=1"], "edge_bits is 1; it must be 2 to 8, or null"),
+        (["calibrate_until=soon"], "calibrate_until is 'soon'; it must be a time such as 7500ba"),
+        (["granularity=per_row"], "granularity 'per_row' is not per_channel or per_tensor"),
+        (["post_training=[none]"], "post_training"),
+        (["recipe=[nowhere.yaml]"], "nowhere.yaml: there is no such file"),
+        (["overrides=[data.sorce=digits]"], "unknown key data.sorce; did you mean 'source'?"),
+    ],
+)
+def test_bad_settings_are_said_before_anything_is_trained(pairs, message, settings, monkeypatch, capsys):
+    monkeypatch.setattr(play, "model_and_tokenizer", None)
+    assert qat_pareto.main(settings("bits=[none,w4a4]", *pairs)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    (said,) = (line for line in lines if line.startswith("error: "))
+    assert message in said
+
+
+def test_help(capsys):
+    assert qat_pareto.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "python -m cadenza.studies.qat_pareto yamls/qat_pareto.yaml" in said
+    assert "calibrate_until" in said
