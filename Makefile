@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 INSTALLED := .venv/.installed
 
-.PHONY: install install-streaming train test check fast bench bench-gpu lint format types link clean
+.PHONY: install install-streaming train test test-gpu check fast bench bench-gpu lint format types link clean
 
 install: $(INSTALLED)
 
@@ -32,16 +32,20 @@ fast: install
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 bench: install # about an hour on one core; appends to benchmarks/results
-	for name in routes step alibi; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	for name in routes step alibi qat; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/plot.py
 
-# On a machine that has its own torch: make bench-gpu RUN=python3
+# On a machine that has its own torch: make test-gpu bench-gpu RUN=python3
 RUN ?= $(BIN)/python
+test-gpu: link # the whole suite, its GPU tests among it
+	PYTHONPATH=build/link $(RUN) -m pytest -q tests
+
 bench-gpu: link
 	PYTHONPATH=build/link $(RUN) -m pytest -q -m gpu tests
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_gpu.py
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_anchor.py
 	PYTHONPATH=build/link $(RUN) benchmarks/bench_ptq.py
+	PYTHONPATH=build/link $(RUN) benchmarks/bench_qat.py
 
 lint: install
 	$(BIN)/ruff check .
