@@ -82,8 +82,8 @@ def _dominated_lines(trained: list[report.Row]) -> list[str]:
     beaten = [row for row in plain if _beaten(row, trained)]
     return [
         f"- Every network in full precision is dominated: {_holds(len(beaten) == len(plain))} "
-        f"{len(beaten)} of {len(plain)} have a quantized one that is better in accuracy or linear cost, and no "
-        "worse in the other."
+        f"{len(beaten)} of {len(plain)} have a quantized one that is better in accuracy or linear cost, "
+        "and no worse in the other."
     ]
 
 

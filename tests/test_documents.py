@@ -187,6 +187,6 @@ def test_techniques_of_masked_models_are_refused(recipe, name):
 
 
 def test_objectives_are_checked(recipe):
-    with pytest.raises(RecipeError, match="'causal'; it must be masked_lm or causal_lm"):
+    with pytest.raises(RecipeError, match="'causal'; did you mean 'causal_lm'"):
         recipe("model.objective=causal")
     assert recipe("model.gradient_checkpointing=true").model.gradient_checkpointing

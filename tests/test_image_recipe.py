@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from composer.core import Time, Timestamp
+from composer.core import Callback, Time, Timestamp
 from faulty_runs import weights
 
 from cadenza.data import build_image_dataspec
@@ -24,7 +24,7 @@ name: tiny
 model: {objective: image_classification, model_type: resnet10, width: 0.125, stem: small}
 data: {augmentation: crop_flip}
 optimizer: {name: sgd, lr: 0.05}
-scheduler: {t_warmup: 1ba}
+scheduler: {t_warmup: 0ba}
 train: {max_duration: 6ba, global_batch_size: 64, eval_interval: 1dur, progress_bar: false}
 """
 QUANTIZED = "algorithms.quantization_aware_training={calibrate_until: 4ba}"
@@ -38,10 +38,11 @@ def recipe(tmp_path):
     return lambda *overrides: load([str(tmp_path / "tiny.yaml")], [runs, *overrides])
 
 
-def trained(recipe):
+def trained(recipe, *callbacks):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = play.trainer_settings(recipe)
+        settings["callbacks"] += callbacks
         model, tokenizer = play.model_and_tokenizer(recipe)
         trainer = play.build_trainer(recipe, settings, model, *play.dataspecs(recipe, tokenizer))
         trainer.fit()
@@ -89,18 +90,30 @@ def test_the_record(recipe, capsys):
     assert f"eval: top-1 {record['eval']['top1']:.2%}, top-5 {record['eval']['top5']:.2%}" in said
 
 
-def test_results_equal_a_plain_evaluation(recipe):
-    """Training images are seen without augmentation, as many of them as there are for evaluation."""
+@pytest.fixture
+def small(recipe):
+    """A trained recipe whose evaluation ends in half a batch, its trainer, and its results."""
     tiny = recipe("data.train_images=800", "data.eval_images=100", "train.eval_batch_size=40")
     trainer = trained(tiny)
-    evaluation = trainer.state.evaluators[0].dataloader
-    results = images.results(tiny, trainer, evaluation)
-    model = trainer.state.model.eval()
-    found = plain_metrics(model, evaluation.dataloader)
+    return tiny, trainer, images.results(tiny, trainer, trainer.state.evaluators[0].dataloader)
+
+
+def test_results_equal_a_plain_evaluation(small):
+    """Each image counts as much as any other, also in a batch that isn't full."""
+    tiny, trainer, results = small
+    data = build_image_dataspec(tiny.data, train=False, batch_size=7, seed=0).dataloader
+    found = plain_metrics(trainer.state.model.eval(), data)
     assert {name: results["eval"][name] for name in found} == pytest.approx(found, rel=1e-5)
-    cfg = replace(tiny.data, augmentation="none", train_images=100)  # one by one, none is dropped
+
+
+def test_training_images_are_evaluated_as_they_are(small):
+    """Without augmentation, and as many of them as there are for evaluation."""
+    tiny, trainer, results = small
+    cfg = replace(tiny.data, augmentation="none", train_images=100)
     seen = build_image_dataspec(cfg, train=True, batch_size=1, seed=tiny.seed).dataloader
-    assert results["train"]["top1"] == pytest.approx(plain_metrics(model, seen)["top1"])
+    expected = plain_metrics(trainer.state.model.eval(), seen)["top1"]
+    assert results["train"]["top1"] == pytest.approx(expected)
+    assert results["eval"]["generalization_gap"] == pytest.approx(expected - results["eval"]["top1"])
 
 
 def test_few_images_to_evaluate_on(recipe):
@@ -207,16 +220,21 @@ def test_a_resume_without_what_was_measured_would_differ(lost, recipe, unbroken,
     assert any(key.endswith("weight") for key in found)
 
 
-def test_an_autoresume_goes_on_calibrating(recipe, unbroken):
-    """The same of a run that was stopped, by the name of the run alone."""
+class Stops(Callback):
+    """Ends a run after its third batch, of which nothing is saved."""
+
+    def batch_end(self, state, logger):
+        if state.timestamp.batch == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_autoresume_goes_on_calibrating(recipe, unbroken, tmp_path, capsys):
+    """The same of a run that was stopped, by its name alone."""
     tiny = recipe(QUANTIZED, "train.save_interval=2ba", "train.autoresume=true", "name=stopped")
-    settings = play.trainer_settings(tiny)
-    model, _ = play.model_and_tokenizer(tiny)
-    first = play.build_trainer(tiny, settings, model, *play.dataspecs(tiny))
-    first.fit(duration="2ba")
-    first.close()
-    assert all(layer.calibrating for layer in quantized(first))
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, Stops())
     assert differences(trained(tiny).state.model.state_dict(), unbroken) == set()
+    assert "resumed after batch 2" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(recipe, tmp_path):
@@ -358,7 +376,7 @@ def test_a_recipe_cools_down(recipe):
     for pairs in (("scheduler.name=cosine_with_cooldown", "scheduler.t_cooldown=2ba"), ()):
         trainer = trained(recipe(*pairs, "train.max_duration=3ba", "scheduler.alpha_f=0.1"))
         rates.append(trainer.state.optimizers[0].param_groups[0]["lr"])
-    assert rates == pytest.approx([0.05 * 0.1 * 1 / 2, 0.05 * (0.1 + 0.9 * 1 / 2)])
+    assert rates == pytest.approx([0.05 * 0.1 / 2, 0.05 * (0.1 + 0.9 / 3)])
 
 
 RECIPES = {

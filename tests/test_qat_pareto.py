@@ -300,25 +300,23 @@ def test_more_points_leave_those_alone_that_are_done(settings, tmp_path, monkeyp
     assert len(rows_of(tmp_path)) == 4
 
 
+class Stops(Callback):
+    """Ends a run after its fifth batch."""
+
+    def batch_end(self, state, logger):
+        if state.timestamp.batch == 5:
+            raise KeyboardInterrupt
+
+
 def test_a_point_that_was_stopped_goes_on(settings, tmp_path, monkeypatch, capsys):
     """In mid-calibration; its row is that of a run that wasn't stopped."""
     arguments = settings("bits=[w4a4]", "calibrate_until=4ba")
     assert qat_pareto.main([*arguments, f"out={tmp_path / 'whole' / 'out'}"]) == 0
-    fit = play.Trainer.fit
-
-    class Stops(Callback):
-        def batch_start(self, state, logger):
-            if state.timestamp.batch == 3:
-                raise KeyboardInterrupt
-
-    def stopped(trainer):
-        trainer.state.callbacks.append(Stops())
-        fit(trainer)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(play.Trainer, "fit", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            qat_pareto.main(arguments)
+    usual = play._callbacks
+    monkeypatch.setattr(play, "_callbacks", lambda recipe: [*usual(recipe), Stops()])
+    with pytest.raises(KeyboardInterrupt):
+        qat_pareto.main(arguments)
+    monkeypatch.setattr(play, "_callbacks", usual)
     assert not (tmp_path / "out/qat_pareto.csv").exists()
     capsys.readouterr()
     assert qat_pareto.main(arguments) == 0

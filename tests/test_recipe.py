@@ -8,13 +8,26 @@ import yaml
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import Recipe, RecipeError, build, load, resolved
 from cadenza.recipe.parallelism import parallelism
+from cadenza.recipe.schema import ImageRecipe
 from cadenza.surgery import SurgeryError
 
 ROOT = Path(__file__).parent.parent
-STUDIES = {"ptq_sweep.yaml", "cpu_ptq.yaml"}  # settings of a study, not of a run
+STUDIES = {
+    "ptq_sweep.yaml",
+    "cpu_ptq.yaml",
+    "qat_pareto.yaml",
+    "cpu_pareto.yaml",
+}  # settings of a study, not of a run
 RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)
 BASELINES = sorted(str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml"))
 OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
+FOR_IMAGES = [path for path in RECIPES if "resnet" in path]
+PAIRS = [
+    (recipe, overlay)
+    for recipe in RECIPES
+    for overlay in (None, *OVERLAYS)
+    if "cpu" not in str(overlay) or ("images" in str(overlay)) == (recipe in FOR_IMAGES)
+]
 
 
 def write(folder, text, name="mine.yaml"):
@@ -48,12 +61,20 @@ def test_the_long_recipes_are_the_papers():
         assert recipe.model.config["rope_parameters"]["rope_theta"] == 1e7
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
+@pytest.mark.parametrize(("recipe", "overlay"), PAIRS)
 def test_every_recipe_takes_every_overlay(recipe, overlay):
     loaded = load([recipe] + ([overlay] if overlay else []), [])
-    assert isinstance(loaded, Recipe)
+    assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else Recipe)
     assert len(build.algorithms(loaded.algorithms)) == len(loaded.algorithms)
+
+
+def test_the_other_kinds_small_overlay_is_refused_by_name():
+    mosaicbert, resnet50 = (str(ROOT / f"yamls/{name}.yaml") for name in ("mosaicbert", "resnet50_bf16"))
+    small, pixels = (str(ROOT / f"yamls/scale/{name}.yaml") for name in ("cpu", "cpu_images"))
+    with pytest.raises(RecipeError, match=r"cpu_images\.yaml: unknown key model\.width"):
+        load([mosaicbert, pixels], [])
+    with pytest.raises(RecipeError, match=r"cpu\.yaml: unknown key model\.config"):
+        load([resnet50, small], [])
 
 
 def test_mosaicbert_is_the_papers():

@@ -16,7 +16,7 @@ from cadenza.models import ModelError, composer_model, load, save
 from cadenza.surgery import SurgeryError, history, ledger
 
 SEVERAL = [chosen for chosen in TOGETHER if chosen[0] in ("bert", "roberta", "llama", "gpt2")]
-ALTERING = ("alibi", "glu", "vocab_padding", "post_training_quantization")
+ALTERING = ("alibi", "glu", "vocab_padding", "post_training_quantization", "quantization_aware_training")
 
 
 def operated(family, names):
