@@ -15,6 +15,7 @@ from cadenza.data import build_image_dataspec
 from cadenza.data.images import channels, classes
 from cadenza.models import resnet
 from cadenza.recipe import build
+from cadenza.recipe.integers import keep_integers
 from cadenza.recipe.progress import samples_per_second
 from cadenza.recipe.schema import ImageRecipe
 
@@ -73,7 +74,8 @@ def results(recipe: ImageRecipe, trainer: Trainer, evaluation: DataSpec) -> dict
 
 
 def keep(recipe: ImageRecipe, model: Any, tokenizer: None, folder: Path) -> None:
-    """Checkpoints hold all that there is."""
+    """Leave beside the record what a checkpoint doesn't hold."""
+    keep_integers(recipe, model, folder)
 
 
 def said(results: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from cadenza.data import (
 )
 from cadenza.models import causal_lm, has_adapters, masked_lm
 from cadenza.recipe import build
+from cadenza.recipe.integers import keep_integers
 from cadenza.recipe.parallelism import mark_layers
 from cadenza.recipe.progress import real_tokens_per_second
 from cadenza.recipe.schema import Recipe
@@ -98,6 +99,7 @@ def keep(recipe: Recipe, model: Any, tokenizer: Any, folder: Path) -> None:
     """Leave beside the record what a checkpoint doesn't hold."""
     if has_adapters(model):
         model.model.save_pretrained(str(folder / "adapter"))
+    keep_integers(recipe, model, folder)
     tokenizer.save_pretrained(folder / "tokenizer")  # a trained one may differ on another machine
 
 

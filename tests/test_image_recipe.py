@@ -418,3 +418,15 @@ def test_the_recipes_are_the_papers():
     assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_matrices_only) == (1e-4, True)
     assert (recipe.scheduler.t_warmup, recipe.scheduler.t_cooldown) == ("5ep", "50ep")
     assert recipe.train.max_duration == "250ep"
+
+
+def test_a_run_leaves_its_integers(recipe, tmp_path, capsys):
+    from safetensors.torch import load_file
+
+    play.play(recipe(QUANTIZED))
+    state = load_file(tmp_path / "runs/tiny/integers.safetensors")
+    assert state["module.layer1.0.conv2.weight"].dtype == torch.uint8
+    assert state["module.fc.weight"].dtype == torch.int8
+    assert "integers.safetensors, " in capsys.readouterr().out
+    play.play(recipe("name=plain"))
+    assert not (tmp_path / "runs/plain/integers.safetensors").exists()
