@@ -125,7 +125,10 @@ def _after(row: report.Row, same: list[report.Row]) -> str:
 
 def _pairs(rows: list[report.Row], bits: str) -> list[tuple[report.Row, report.Row]]:
     plain = [row for row in rows if row["bits"] == PLAIN]
-    return [(row, other) for row in rows if row["bits"] == bits for other in plain if _same(row, other)]
+    quantized = sorted(
+        (row for row in rows if row["bits"] == bits), key=lambda r: (r["model_type"], r["width"])
+    )
+    return [(row, other) for row in quantized for other in plain if _same(row, other)]
 
 
 def _same(row: report.Row, other: report.Row) -> bool:
