@@ -19,8 +19,8 @@ class FakeQuantized:
 
     Attributes of the module: `weight_bits` and `activation_bits` (None: left as they are), `unsigned`
     (whether inputs are never negative), and `calibrating`, which repeats the buffer `calibrated` where no
-    device has to be asked. The averages are float32 numbers kept as their
-    bits, which casts of a model leave alone.
+    device has to be asked. The averages are float32 numbers kept as their bits, which casts of a
+    model leave alone.
     """
 
     def forward(self, input: Tensor) -> Tensor:
