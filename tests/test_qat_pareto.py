@@ -70,7 +70,7 @@ def test_findings_hold():
         "better in accuracy or linear cost, and no worse in the other.",
         "- w8a8 against full precision, points of top-1: +0.00 at resnet10 x 1. The generalization gap is "
         "2.00 points smaller on average.",
-        "- w4a4 against full precision, points of top-1: +1.00 at resnet10 x 1, +0.00 at resnet10 x 0.5. "
+        "- w4a4 against full precision, points of top-1: +0.00 at resnet10 x 0.5, +1.00 at resnet10 x 1. "
         "The generalization gap is 2.00 points smaller on average.",
         "- w4a4 after training: 50.00% (trained: 91.00%).",
     ]
