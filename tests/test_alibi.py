@@ -35,6 +35,7 @@ def naive(q, k, v, slope, mask, causal):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("heads", "key_value_heads"), [(1, 1), (3, 3), (6, 2), (8, 8)])
 @pytest.mark.parametrize(("q", "k"), [(1, 1), (7, 7), (1, 9), (3, 9)])

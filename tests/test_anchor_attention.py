@@ -32,6 +32,7 @@ from cadenza.models import composer_model
 from cadenza.surgery import Conflict, SurgeryError
 
 
+@pytest.mark.slow
 @every_length
 @every_mode
 def test_equals_the_dense_mask_in_float64(lengths, mode, reset):
@@ -58,6 +59,7 @@ def test_equals_the_dense_mask_in_float32(lengths, mode, reset):
     assert (effect > 1e-3) == hides
 
 
+@pytest.mark.slow
 @every_length
 @every_mode
 def test_the_merged_kernel_equals_the_dense_mask(lengths, mode, reset):
@@ -124,6 +126,7 @@ def test_full_attention_sees_across():
     assert difference(model(input_ids=text, document_ids=ids).logits, plain) <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [None, "sdpa", "merged"])
 def test_boundaries_survive_checkpointing_caches_and_micro_batches(kernel):
     ids = ids_of([[5, 2, 9], [1, 1, 11, 3], [16], [8, 8]])

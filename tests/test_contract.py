@@ -95,6 +95,7 @@ def test_undo(name, family):
     assert not any("attention_plan" in vars(module) for module in attention_modules(model))
 
 
+@pytest.mark.slow
 @every_set
 def test_any_order_gives_the_same_model(family, names):
     orders = [honoured(order) for order in some_orders(names)]
@@ -181,6 +182,7 @@ def test_dtype_flags_and_hooks_are_kept(name, family):
     assert seen
 
 
+@pytest.mark.slow
 @every_pair
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_are_whole(name, family, clone):
@@ -196,6 +198,7 @@ def test_copies_are_whole(name, family, clone):
     assert len(case.apply(copied)) == 0, "the ledger is copied too"
 
 
+@pytest.mark.slow
 @every_pair
 def test_state_dict_round_trip(name, family):
     case, model, other = CASES[name], build(family), build(family, seed=1)

@@ -42,6 +42,7 @@ def corpus(tmp_path):
     return TextConfig(source=str(path), max_seq_len=16, long_documents="split", eval_fraction=0.2)
 
 
+@pytest.mark.slow
 def test_python_docs_is_english():
     texts = python_docs()
     assert len(texts) >= 500

@@ -10,6 +10,8 @@ from test_saving import logits, same
 from cadenza.models import ModelError, export, load
 from cadenza.surgery import CheckpointError, in_order
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("bert", "roberta", "llama")
 EACH = [(family, [name]) for name, family in PAIRS if family in FAMILIES]
 ALL = [chosen for chosen in TOGETHER if chosen[0] in FAMILIES]

@@ -18,6 +18,8 @@ from cadenza.recipe.schedules import CosineWithCooldown, share
 from cadenza.recipe.schema import ImageRecipe, Optimizer
 from cadenza.surgery.fake_quantized import FakeQuantized
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 RECIPE = """
 name: tiny

@@ -72,6 +72,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_cells_are_resumed_and_reported(settings, tmp_path, capsys):
     assert ptq_sweep.main([*settings, "formats=[none,nf4]"]) == 0
     first = rows_of(tmp_path)

@@ -15,6 +15,8 @@ from cadenza.recipe import RecipeError, load_settings, play
 from cadenza.studies import cells, compute_cost, pareto_findings, qat_pareto
 from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -88,6 +88,7 @@ def test_int8_codes_and_statistics(dtype, shape):
     assert torch.equal(floats(stored["int8_absmax"]), absmax)
 
 
+@pytest.mark.slow
 @every_format
 @every_shape
 def test_the_library_packs_the_same(name, shape):

@@ -13,6 +13,8 @@ from cadenza.algorithms import GLU, ALiBi, FlashAttention, VocabPadding
 from cadenza.models import composer_model
 from cadenza.surgery import CheckpointError, in_order, ledger
 
+pytestmark = pytest.mark.slow
+
 BATCHES = 4
 OTHERS = {"glu": GLU("swiglu"), "vocab_padding": VocabPadding(32), "flash_attention": FlashAttention("sdpa")}
 names = pytest.mark.parametrize("name", [*CASES, "all"])

@@ -15,6 +15,8 @@ from cadenza.algorithms import apply_alibi, apply_glu, apply_sparse_prediction, 
 from cadenza.models import ModelError, composer_model, load, save
 from cadenza.surgery import SurgeryError, history, ledger
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = [chosen for chosen in TOGETHER if chosen[0] in ("bert", "roberta", "llama", "gpt2")]
 ALTERING = ("alibi", "glu", "vocab_padding", "post_training_quantization", "quantization_aware_training")
 

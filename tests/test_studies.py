@@ -50,6 +50,7 @@ def test_the_discrepancy_has_two_readings():
     assert rope_precision.discrepancy(first, second) == (0.5 / 2 + 0.5, 0.0)
 
 
+@pytest.mark.slow
 def test_a_model_s_discrepancy_is_small_in_float32(tmp_path, monkeypatch):
     model = build("llama")
     model.save_pretrained(tmp_path)

@@ -34,6 +34,7 @@ def operated(family, names, dtype=torch.float64, **kwargs):
     return model
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("names", APPLY)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -47,6 +48,7 @@ def test_no_leak_between_padded_rows(family, names, attention):
     assert relative(ours, alone(stock, docs)) < 1e-11
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("names", ["none", *APPLY])
 def test_no_leak_between_packed_documents(family, names):
