@@ -188,6 +188,7 @@ def attend(
     return stock_kernel(module)(module, query, key, value, added(mask, bias, query), **kwargs)
 
 
+@torch.compiler.disable  # kernels choose by the documents' lengths: graphs end here, one serves all batches
 def by_document(
     plan: Plan,
     module: Any,

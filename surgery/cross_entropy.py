@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 CHUNK = {"cpu": 2**18, "cuda": 2**27}  # elements that are worked on together: on a CPU, what its cache holds
 
 
+@torch.compiler.disable  # a graph may not change what it was given
 def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy of `logits` (rows, vocabulary) and `labels` (rows,), a 0-dim tensor.
 

@@ -14,11 +14,11 @@ from cadenza.surgery.errors import SurgeryError
 PADDING = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: torch.compile guards on a frozen one's fields, and so on each batch
 class Documents:
     """Documents back to back in one row of tokens, or scattered over a padded batch.
 
-    Made once a batch, on the host, with a single synchronization; every layer reads it.
+    Made once a batch, on the host, with a single synchronization; every layer reads it, and none changes it.
 
     Args:
         lengths: the tokens of each document, all positive.
@@ -132,6 +132,7 @@ def from_mask(mask: Tensor | None, batch: int, length: int, device: torch.device
     return from_ids(ids, device)
 
 
+@torch.compiler.disable  # sizes that only the values tell
 def from_ids(document_ids: Tensor, device: torch.device) -> Documents:
     """The runs of equal numbers in each row of `document_ids` (batch, length); -1 is padding.
 

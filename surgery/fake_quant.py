@@ -58,7 +58,7 @@ class _Rounded(Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, bits: int, signed: bool) -> Tensor:
         ctx.save_for_backward(x, step)
         ctx.kind = bits, signed
-        return codes(x, step, bits, signed).mul_(step).to(x.dtype)
+        return _numbers(codes(x, step, bits, signed), step, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -75,8 +75,14 @@ class _Straight(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bits: int) -> Tensor:
         step = weight_step(weight, bits)
-        return codes(weight, step, bits, signed=True).mul_(step).to(weight.dtype)
+        return _numbers(codes(weight, step, bits, signed=True), step, weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return grad, None
+
+
+def _numbers(whole: Tensor, step: Tensor, dtype: torch.dtype) -> Tensor:
+    """What codes stand for, in their place; compiled by torch 2.11, that would lose their gradients."""
+    numbers = whole * step if torch.compiler.is_compiling() else whole.mul_(step)
+    return numbers if numbers.dtype == dtype else numbers.to(dtype)

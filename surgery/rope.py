@@ -60,6 +60,7 @@ class Rotation:
         ours = [table[:, :, -q:] for table in tables]
         return turned(query, *ours, dtype), turned(key, *tables, dtype)
 
+    @torch.compiler.disable  # the tables are kept for the layers to come
     def _of(self, rope: ExactRope, config: Any, keys: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         name = rope, keys, dtype
         if name not in self._tables:
@@ -135,4 +136,5 @@ class _Turn(torch.autograd.Function):
 def turned(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
     """`x` (..., head_dim) turned by tables (..., head_dim / 2) in their dtype, rounded once, to `dtype`."""
     a, b = x.to(cos.dtype).chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(dtype)
+    # Rounded before `cat`: torch 2.11 compiles a wrong backward for an output that `to` may leave as it is.
+    return torch.cat([half.to(dtype) for half in (a * cos - b * sin, b * cos + a * sin)], dim=-1)

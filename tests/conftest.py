@@ -22,6 +22,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def fresh_graphs():
+    """Graphs that others compiled don't count against what torch compiles at most of one function."""
+    torch._dynamo.reset()
+
+
+@pytest.fixture
 def text(tmp_path, monkeypatch):
     """A file of documents in English of a kind; what is cached for it lies beside it."""
     monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "cache"))
