@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -22,15 +22,16 @@ class Kernel:
 
     Args:
         run: computes attention by document; see `cadenza.surgery.varlen`.
-        devices, dtypes: of query, key and value.
+        dtypes: of query, key and value, by device.
+        head_dims: on CUDA; on a CPU any will do.
         alibi, window, causal, dropout, anchor: whether it takes them.
         module: the Python module that it needs beside torch.
         torch: the first version of torch that has it.
     """
 
     run: Callable[..., Tensor]
-    devices: tuple[str, ...]
-    dtypes: tuple[str, ...]
+    dtypes: Mapping[str, tuple[str, ...]]
+    head_dims: range = range(1, 257)
     alibi: bool = True
     window: bool = True
     causal: bool = True
@@ -52,13 +53,14 @@ class Kernel:
 
 ALL = ("float32", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
+CPU = (*ALL, "float64")
 
 KERNELS: dict[str, Kernel] = {
-    "flash": Kernel(varlen.flash, ("cuda",), HALF, dropout=True, module="flash_attn"),
-    "flex": Kernel(varlen.flex, ("cuda",), ALL),
-    "fa4": Kernel(varlen.fa4, ("cuda",), HALF, module="flash_attn.cute", torch=(2, 11)),
-    "sdpa": Kernel(varlen.stock, ("cpu", "cuda"), (*ALL, "float64"), dropout=True),
-    "merged": Kernel(merged.merged, ("cpu", "cuda"), (*ALL, "float64"), alibi=False, window=False),
+    "flash": Kernel(varlen.flash, {"cuda": HALF}, dropout=True, module="flash_attn"),
+    "flex": Kernel(varlen.flex, {"cuda": ALL}, range(16, 257)),  # Triton's products have sides of 16 or more
+    "fa4": Kernel(varlen.fa4, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)),
+    "sdpa": Kernel(varlen.stock, {"cpu": CPU, "cuda": CPU}, range(1, 2**16), dropout=True),
+    "merged": Kernel(merged.merged, {"cpu": CPU, "cuda": HALF}, range(8, 257, 8), alibi=False, window=False),
 }
 """In the order in which `auto` prefers them. FA4's kernel is experimental, and `merged` is torch's own
 flash attention: both have to be asked for."""
@@ -73,6 +75,7 @@ class Needs:
 
     device: str
     dtype: str
+    head_dim: int = 64
     alibi: bool = False
     window: bool = False
     causal: bool = False
@@ -84,6 +87,7 @@ class Needs:
         return cls(
             device=query.device.type,
             dtype=str(query.dtype).removeprefix("torch."),
+            head_dim=query.shape[-1],
             alibi=call.bias is not None,
             window=call.window is not None,
             causal=call.causal,
@@ -93,18 +97,18 @@ class Needs:
 
     def __str__(self) -> str:
         asked = [f.name for f in fields(self) if getattr(self, f.name) is True]
-        return ", ".join([self.device, self.dtype, *asked])
+        return ", ".join([self.device, self.dtype, f"head_dim {self.head_dim}", *asked])
 
 
 def lacks(name: str, needs: Needs) -> str | None:
     """Why the kernel can't meet `needs` here; None: it can."""
     kernel = KERNELS[name]
-    if needs.device not in kernel.devices:
+    if needs.device not in kernel.dtypes:
         return f"no {needs.device}"
-    if needs.dtype not in kernel.dtypes:
-        return f"no {needs.dtype}"
-    if name == "merged" and needs.device == "cuda" and needs.dtype not in HALF:
-        return f"no {needs.dtype} on cuda"
+    if needs.dtype not in kernel.dtypes[needs.device]:
+        return f"no {needs.dtype} on {needs.device}"
+    if needs.device == "cuda" and needs.head_dim not in kernel.head_dims:
+        return f"no head_dim {needs.head_dim}"
     for feature in FEATURES:
         if getattr(needs, feature) and not getattr(kernel, feature):
             return f"no {feature}"
@@ -138,16 +142,26 @@ def run(name: str | None, call: Varlen, query: Tensor, key: Tensor, value: Tenso
 
 def table() -> str:
     """The kernels and what they can express, for people."""
-    columns = ["kernel", "here", "devices", "dtypes", *FEATURES, "varlen"]
+    columns = ["kernel", "here", "cpu", "cuda", "head_dim", *FEATURES, "varlen"]
     rows = [columns]
     for name, kernel in KERNELS.items():
-        missing = kernel.missing()
-        cuda = "cpu" in kernel.devices or torch.cuda.is_available()
-        here = f"needs {missing}" if missing else "yes" if cuda else "needs CUDA"
-        flags = ["yes" if getattr(kernel, c) else "no" for c in FEATURES]
-        rows.append([name, here, ",".join(kernel.devices), ",".join(kernel.dtypes), *flags, "yes"])
+        flags = ["yes" if getattr(kernel, feature) else "no" for feature in FEATURES]
+        dtypes = [",".join(kernel.dtypes.get(device, ["no"])) for device in ("cpu", "cuda")]
+        rows.append([name, _here(kernel), *dtypes, _span(kernel.head_dims), *flags, "yes"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+def _here(kernel: Kernel) -> str:
+    """Whether it runs on this machine, or what for that is missing."""
+    if missing := kernel.missing():
+        return f"needs {missing}"
+    return "yes" if "cpu" in kernel.dtypes or torch.cuda.is_available() else "needs CUDA"
+
+
+def _span(numbers: range) -> str:
+    every = f", every {numbers.step}th" if numbers.step > 1 else ""
+    return f"{numbers[0]}..{numbers[-1]}{every}"
 
 
 if __name__ == "__main__":

@@ -76,14 +76,14 @@ def _add_anchor(own: list[Tensor], x: _Inputs, out: Tensor, lse: Tensor, grad: T
     share = (_anchor_score(x) - lse).exp()
     slope = x.scale * share * (grad.to(wide) * (v0.to(wide) - out.to(wide))).sum(-1)
     own[0] += (slope[..., None] * k0).to(own[0].dtype)
-    _scatter(own[1], places, slope[..., None] * x.q)
-    _scatter(own[2], places, share[..., None] * grad)
+    _scatter(own[1], x.documents, slope[..., None] * x.q)
+    _scatter(own[2], x.documents, share[..., None] * grad)
 
 
-def _scatter(total: Tensor, places: Tensor, part: Tensor) -> None:
-    """Add (tokens, heads, head_dim) to the rows `places` of (tokens, key_value_heads, head_dim)."""
+def _scatter(total: Tensor, documents: Documents, part: Tensor) -> None:
+    """Add (tokens, heads, head_dim) to the anchors' rows of (tokens, key_value_heads, head_dim)."""
     grouped = _grouped(part, total)
-    anchors, number = places.unique(return_inverse=True)
+    anchors, number = documents.once("anchors", lambda: documents.anchor_of_token.unique(return_inverse=True))
     sums = grouped.new_zeros(len(anchors), *grouped.shape[1:]).index_add_(0, number, grouped)
     total[anchors] += sums.to(total.dtype)
 

@@ -202,8 +202,9 @@ def fa4(call: Varlen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _flex_attention(compiled: bool) -> Callable:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # The number of tokens differs from batch to batch. Uncompiled it materializes the scores.
-    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+    # The number of tokens differs from batch to batch. Uncompiled it materializes the scores, and without
+    # `fullgraph` torch falls back to that, in silence, where it has compiled too often.
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True) if compiled else flex_attention
 
 
 BLOCK = 128

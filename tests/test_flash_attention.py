@@ -135,11 +135,13 @@ def test_what_flash_attn_is_asked(request_, monkeypatch):
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_cuda_kernels(name, request_, dtype):
+@pytest.mark.parametrize("head_dim", [24, 64, 128])
+def test_cuda_kernels(name, request_, dtype, head_dim, fresh_graphs):
     """Scores and outputs of magnitude 1 and gradients below 10: a few roundings of the dtype."""
-    if missing := KERNELS[name].missing():
-        pytest.skip(f"NOT VERIFIED HERE: {name} needs {missing}")
-    qkv, options, _ = expected(request_, head_dim=64)
+    asked = {feature: bool(request_.get(feature)) for feature in ("alibi", "window", "causal")}
+    if why := lacks(name, Needs("cuda", str(dtype).removeprefix("torch."), head_dim, **asked)):
+        pytest.skip(f"NOT VERIFIED HERE: {name}: {why}")
+    qkv, options, _ = expected(request_, head_dim=head_dim)
     rounded = [x.detach().to(dtype).double().requires_grad_() for x in qkv]
     theirs = with_gradients(reference.attention(*rounded, LENGTHS, **options), rounded)
     low = [x.detach().to(dtype).cuda().requires_grad_() for x in rounded]
@@ -154,18 +156,22 @@ def test_the_table_is_printed():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "RuntimeWarning" not in done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.split()[:4] == ["kernel", "here", "devices", "dtypes"]
-    assert head.split()[4:] == ["alibi", "window", "causal", "dropout", "anchor", "varlen"]
+    assert head.split()[:5] == ["kernel", "here", "cpu", "cuda", "head_dim"]
+    assert head.split()[5:] == ["alibi", "window", "causal", "dropout", "anchor", "varlen"]
     assert [row.split()[0] for row in rows] == list(KERNELS)
 
 
 def test_a_request_that_cannot_be_met_names_a_kernel_that_can():
-    said = "kernel 'flex' can't do cpu, float32, alibi: use sdpa .*flash: no cpu; flex: no cpu; fa4: no cpu"
-    with pytest.raises(SurgeryError, match=said):
+    can_not = "kernel 'flex' can't do cpu, float32, head_dim 64, alibi: use sdpa "
+    with pytest.raises(SurgeryError, match=can_not + ".*flash: no cpu; flex: no cpu; fa4: no cpu"):
         choose("flex", Needs("cpu", "float32", alibi=True))
     assert choose("auto", Needs("cpu", "float32", alibi=True)) is varlen.stock
     assert lacks("flex", Needs("cuda", "bfloat16", dropout=True)) == "no dropout"
-    assert lacks("flash", Needs("cuda", "float32")) == "no float32"
+    assert lacks("flash", Needs("cuda", "float32")) == "no float32 on cuda"
+    assert lacks("flex", Needs("cuda", "bfloat16", head_dim=8)) == "no head_dim 8"
+    assert lacks("merged", Needs("cuda", "bfloat16", head_dim=20)) == "no head_dim 20"
+    assert lacks("merged", Needs("cpu", "float32", head_dim=20)) is None
+    assert choose("auto", Needs("cuda", "bfloat16", head_dim=8, alibi=True)) in (varlen.stock, varlen.flash)
     with pytest.raises(SurgeryError, match="no kernel can"):
         choose("auto", Needs("mps", "float32"))
 
@@ -173,7 +179,7 @@ def test_a_request_that_cannot_be_met_names_a_kernel_that_can():
 def test_a_model_says_it_too():
     model = build("bert")
     apply_flash_attention(model, "flex")
-    with pytest.raises(SurgeryError, match="kernel 'flex' can't do cpu, float32: use sdpa"):
+    with pytest.raises(SurgeryError, match="kernel 'flex' can't do cpu, float32, head_dim 8: use sdpa"):
         model(**batch("bert"))
 
 
