@@ -2,7 +2,8 @@
 
 `layer`: one attention of 8 heads x 64, forward and backward, documents of 1,024 tokens. `model`: a step of 4
 decoder layers of SmolLM2-135M's shape without the LM head. On a GPU: the attention of Llama-3-8B (32 heads x
-128, 8 of keys and values) at 65,536 and 131,072 in bfloat16, for each kernel that runs there.
+128, 8 of keys and values) at 8,192 to 131,072 in bfloat16, full, intra-document and with an anchor, for each
+kernel that runs there.
 """
 
 import argparse
@@ -46,9 +47,15 @@ def document_ids(window: int, length: int, device: str) -> Tensor:
 
 
 def layer(
-    window: int, length: int, names: list[str], rounds: int, heads: tuple[int, int], width: int, dtype
+    window: int,
+    length: int,
+    names: dict[str, list[str]],
+    rounds: int,
+    heads: tuple[int, int],
+    width: int,
+    dtype,
 ) -> None:
-    """Full causal SDPA, then each kernel on documents with an anchor."""
+    """Full causal SDPA, then documents by mode (`anchor`, `intra_document`), on each kernel named for it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shapes = [(1, window, n, width) for n in (heads[0], heads[1], heads[1], heads[0])]
     *qkv, grad = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
@@ -63,9 +70,9 @@ def layer(
             1, 2
         )
 
-    def by_document(name: str) -> Callable[[], Tensor]:
+    def by_document(mode: str, name: str) -> Callable[[], Tensor]:
         def forward() -> Tensor:
-            documents = Anchor().documents(ids, ids.device)  # its cost is part of a step
+            documents = Anchor(mode).documents(ids, ids.device)  # its cost is part of a step
             return kernels.run(name, Varlen.of(module(heads[0] // heads[1]), None, documents, {}), *qkv)
 
         return forward
@@ -79,9 +86,13 @@ def layer(
         return step
 
     ops = 4 * heads[0] * width * TRAINING
-    work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", "anchor")}
+    work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", *names)}
     variants = [Variant("full causal SDPA", both_ways(full), work["full"])]
-    variants += [Variant(f"anchor, {name}", both_ways(by_document(name)), work["anchor"]) for name in names]
+    variants += [
+        Variant(f"{mode}, {name}", both_ways(by_document(mode, name)), work[mode])
+        for mode in names
+        for name in names[mode]
+    ]
     record(compare("anchor", f"layer, {window} by {length}", variants, rounds, dtype), "anchor")
 
 
@@ -114,8 +125,13 @@ def model(window: int, length: int, rounds: int) -> None:
 
 
 def on_gpu(rounds: int) -> None:
-    able = [k for k in kernels.KERNELS if kernels.lacks(k, Needs("cuda", "bfloat16", anchor=True)) is None]
-    for window in (65_536, 131_072):
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # and not run FlexAttention uncompiled
+    needs = {
+        "intra_document": Needs("cuda", "bfloat16", causal=True),
+        "anchor": Needs("cuda", "bfloat16", causal=True, anchor=True),
+    }
+    able = {m: [k for k in kernels.KERNELS if kernels.lacks(k, need) is None] for m, need in needs.items()}
+    for window in (8_192, 32_768, 65_536, 131_072):
         for length in (1024, 2048):
             layer(window, length, able, rounds, (32, 8), 128, torch.bfloat16)
 
@@ -129,7 +145,7 @@ def main() -> None:
     if torch.cuda.is_available():
         return on_gpu(chosen.rounds)
     for window in chosen.windows:
-        layer(window, 1024, ["sdpa", "merged"], chosen.rounds, (8, 8), 64, torch.float32)
+        layer(window, 1024, {"anchor": ["sdpa", "merged"]}, chosen.rounds, (8, 8), 64, torch.float32)
     model(16_384, 1024, chosen.rounds)
 
 

@@ -1,0 +1,119 @@
+"""Draw `results/gpu.png`, real tokens/s by technique, and `results/context.png`, an attention's step time by
+context length, from the newest rows of `gpu.csv` and of those in `anchor.csv` that a GPU gave.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from harness import RESULTS
+
+COLORS = {"0%": "#b8b8b8", "50%": "#2b6cb0"}
+STYLES = {"full causal SDPA": "-", "intra_document": ":", "anchor": "--"}
+Rows = dict[tuple[str, str], dict[str, str]]
+
+
+class Missing(Exception):
+    """What can't be drawn, and what would measure it."""
+
+
+def newest(path: Path, script: str) -> Rows:
+    """The last row that a GPU gave of each case and variant."""
+    if not path.is_file():
+        raise Missing(f"there is no {path}: run benchmarks/{script} on a CUDA machine")
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "NVIDIA" in row["device"]]
+    if not rows:
+        raise Missing(f"{path} has no rows from a GPU: run benchmarks/{script} on a CUDA machine")
+    return {(row["case"], row["variant"]): row for row in rows}
+
+
+def techniques(path: Path, target: Path) -> None:
+    """A panel for each shape and number of columns."""
+    rows = newest(path, "bench_gpu.py")
+    cases = sorted({tuple(case.split(", ")[:2]) for case, _ in rows if "columns" in case}, key=_order)
+    if not cases:
+        raise Missing(f"{path} has ceilings, and no steps: run benchmarks/bench_gpu.py again")
+    figure, grid = plt.subplots(-(-len(cases) // 3), 3, figsize=(17, 4 * -(-len(cases) // 3)), squeeze=False)
+    for axes in grid.flat[len(cases) :]:
+        axes.axis("off")
+    for axes, case in zip(grid.flat, cases, strict=False):
+        _bars(axes, ", ".join(case), rows)
+    _save(figure, f"Real tokens/s of a training step in bf16, {_device(rows)}", target)
+
+
+def _order(case: tuple[str, ...]) -> tuple[int, int]:
+    return ["base", "large", "modernbert"].index(case[0]), int(case[1].split()[0])
+
+
+def _bars(axes, case: str, rows: Rows) -> None:
+    """For each variant a bar for each share of padding that was measured."""
+    names = list(dict.fromkeys(variant for found, variant in rows if found.startswith(f"{case},")))
+    for offset, (padding, color) in zip((-0.2, 0.2), COLORS.items(), strict=True):
+        key = f"{case}, {padding} padding"
+        at = [(i, float(rows[key, n]["tokens_per_second"])) for i, n in enumerate(names) if (key, n) in rows]
+        if at:
+            bars = axes.barh([i + offset for i, _ in at], [x / 1e3 for _, x in at], 0.4, color=color)
+            bars.set_label(f"{padding} padding")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_title(case)
+    axes.set_xlabel("1,000 real tokens/s")
+    axes.legend()
+
+
+def context(path: Path, target: Path) -> None:
+    """A line for each kind of attention and kernel, a panel for each length of documents."""
+    rows = {key: row for key, row in newest(path, "bench_anchor.py").items() if key[0].startswith("layer")}
+    if not rows:
+        raise Missing(f"{path} has no layers from a GPU: run benchmarks/bench_anchor.py on a CUDA machine")
+    lengths = sorted({int(case.split(" by ")[1]) for case, _ in rows})
+    figure, panels = plt.subplots(1, len(lengths), figsize=(7 * len(lengths), 5), squeeze=False)
+    for axes, length in zip(panels.flat, lengths, strict=True):
+        _lines(axes, length, rows)
+    _save(figure, f"One attention of Llama-3-8B, forward and backward, {_device(rows)}", target)
+
+
+def _lines(axes, length: int, rows: Rows) -> None:
+    found = {key: row for key, row in rows.items() if key[0].endswith(f" by {length}")}
+    for name in dict.fromkeys(variant for _, variant in found):
+        at = sorted((int(c.split()[1]), float(r["seconds"])) for (c, v), r in found.items() if v == name)
+        axes.loglog(*zip(*at, strict=True), STYLES[name.split(", ")[0]], marker="o", label=name)
+    windows = sorted({int(case.split()[1]) for case, _ in found})
+    axes.set_xticks(windows, [f"{window:,}" for window in windows], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_title(f"documents of {length:,} tokens")
+    axes.set_xlabel("context length")
+    axes.set_ylabel("seconds")
+    axes.legend()
+
+
+def _device(rows: Rows) -> str:
+    return ", ".join(dict.fromkeys(row["device"] for row in rows.values()))
+
+
+def _save(figure, title: str, target: Path) -> None:
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    print(f"drawn: {target}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of both files, and for the plots"
+    )
+    folder, missing = parser.parse_args().results, []
+    for draw, source, target in ((techniques, "gpu.csv", "gpu.png"), (context, "anchor.csv", "context.png")):
+        try:
+            draw(folder / source, folder / target)
+        except Missing as error:
+            missing.append(f"not drawn: {folder / target}; {error}")
+    if missing:
+        raise SystemExit("\n".join(missing))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Where a training step's time goes on a GPU: its kernels by the time they take, and how long the card waits.
+
+The last variant of bench_gpu whose name contains --variant, on its batch of --columns. Prints the table, and
+appends it to results/gpu_profile.csv; --trace FILE writes what chrome://tracing and Perfetto open.
+"""
+
+import argparse
+import csv
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bert import step
+from gpu_cases import COLUMNS, Setting, batches, models
+from harness import RESULTS, Clock, machine
+from torch.profiler import ProfilerActivity, profile
+
+STEPS = 3
+SHOWN = 25
+
+
+def chosen_model(shape: str, name: str, setting: Setting) -> tuple[str, Any]:
+    """The last variant of `shape` whose name contains `name`; those before it are let go."""
+    found, seen = None, []
+    for variant, model in models(shape, setting):
+        seen.append(variant)
+        found = (variant, model) if name in variant else found
+    if found is None:
+        raise SystemExit(f"no variant of {shape} has {name!r} in its name; there are: {'; '.join(seen)}")
+    return found
+
+
+def kernels(run: Callable[[], object], setting: Setting, trace: str | None) -> list[tuple[str, float, int]]:
+    """(name, seconds a step, calls a step) of what ran on the device, the longest first."""
+    activity = ProfilerActivity.CPU if setting.dry else ProfilerActivity.CUDA
+    with profile(activities=[activity]) as found:
+        for _ in range(STEPS):
+            run()
+        if not setting.dry:
+            torch.cuda.synchronize()
+    if trace:
+        found.export_chrome_trace(trace)
+    field = "self_cpu_time_total" if setting.dry else "self_device_time_total"
+    rows = [(e.key, getattr(e, field) / 1e6 / STEPS, e.count // STEPS) for e in found.key_averages()]
+    return sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
+
+
+def table(rows: list[tuple[str, float, int]], seconds: float) -> str:
+    """For people: the longest, the rest, and what no kernel accounts for."""
+    lines = [f"{'ms':>8} {'share':>6} {'calls':>6}  kernel"]
+    busy, rest = sum(row[1] for row in rows), rows[SHOWN:]
+    rest = [(f"{len(rest)} others", sum(row[1] for row in rest), sum(row[2] for row in rest))] if rest else []
+    for name, time, calls in [*rows[:SHOWN], *rest]:
+        lines.append(f"{1e3 * time:8.3f} {time / seconds:6.1%} {calls:6}  {name[:100]}")
+    lines.append(f"a step takes {1e3 * seconds:.2f} ms; the device computes for {busy / seconds:.0%} of it")
+    return "\n".join(lines)
+
+
+def record(rows: list[tuple[str, float, int]], case: str, variant: str, seconds: float) -> Path:
+    """Append a row for each kernel."""
+    path = RESULTS / "gpu_profile.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        columns = [*machine(), "case", "variant", "step_seconds", "kernel", "seconds", "calls"]
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(columns)
+        for name, time, calls in rows:
+            said = *machine().values(), case, variant, f"{seconds:.4g}", name[:200], f"{time:.4g}", calls
+            writer.writerow(said)
+    return path
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--shape", choices=[*COLUMNS], default="base")
+    parser.add_argument("--columns", type=int, default=512, help="of those that bench_gpu measures")
+    parser.add_argument("--padding", choices=["0%", "50%"], default="50%")
+    parser.add_argument("--variant", default="+ flash_attention", help="a part of its name")
+    parser.add_argument("--trace", help="where to write a trace")
+    parser.add_argument("--dry-run", action="store_true", help="tiny, on a CPU; nothing is recorded")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = options()
+    if not (chosen.dry_run or torch.cuda.is_available()):
+        raise SystemExit("profile_gpu needs a CUDA device: NOT MEASURED HERE")
+    setting = Setting(chosen.dry_run)
+    columns = chosen.columns // 32 if chosen.dry_run else chosen.columns
+    case, found = (
+        f"{chosen.shape}, {columns} columns, {chosen.padding} padding",
+        batches(chosen.shape, setting),
+    )
+    if case not in found:
+        raise SystemExit(f"no batch {case!r}; there are: {'; '.join(found)}")
+    variant, model = chosen_model(chosen.shape, chosen.variant, setting)
+    run, clock = step(model, found[case].inputs), Clock()
+    clock(run)
+    seconds = statistics.median(clock(run) for _ in range(5))
+    rows = kernels(run, setting, chosen.trace)
+    print(f"{variant}: {case}\n{table(rows, seconds)}")
+    if not chosen.dry_run:
+        print(f"recorded: {record(rows, case, variant, seconds)}")
+
+
+if __name__ == "__main__":
+    main()
