@@ -49,11 +49,9 @@ def weights(bits: int) -> FakeQuantize:
 
 def activations(bits: int, per_channel: bool) -> FakeQuantize:
     """From averaged minima and maxima, with a zero point."""
-    scheme: dict = {"observer": Per, "qscheme": torch.per_channel_affine, "ch_axis": 1}
-    if not per_channel:
+    scheme: dict = {"observer": MovingAverageMinMaxObserver, "qscheme": torch.per_tensor_affine}
+    if per_channel:
         scheme = {"observer": Per, "qscheme": torch.per_channel_affine, "ch_axis": 1}
-    else:
-        scheme = {"observer": MovingAverageMinMaxObserver, "qscheme": torch.per_tensor_affine}
     return FakeQuantize(
         quant_min=0, quant_max=2**bits - 1, dtype=torch.quint8, averaging_constant=0.1, **scheme
     )
