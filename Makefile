@@ -4,6 +4,9 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 INSTALLED := .venv/.installed
 
+# Images that set it compile torch, transformers and composer anew in each process: 12 seconds of 27.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install install-streaming train test test-gpu check fast bench bench-gpu lint format types link clean
 
 install: $(INSTALLED)

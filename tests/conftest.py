@@ -10,6 +10,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else composer's import starts a pool of compilers
 
 
 def pytest_collection_modifyitems(items):

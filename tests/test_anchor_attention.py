@@ -150,6 +150,7 @@ def test_boundaries_survive_checkpointing_caches_and_micro_batches(kernel):
         assert difference(alone[real[part]], together[part][real[part]]) <= 1e-12
 
 
+@pytest.mark.slow
 def test_composer_s_wrapper_passes_document_ids_on():
     ids = ids_of([[5, 2], [3, 4]])
     text = tokens(ids)

@@ -74,6 +74,7 @@ class _Logger:
         self.logged = values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listing", ["forth", "back"])
 def test_a_trainer_trains_every_parameter(listing):
     """Composer's ALiBi takes the MLM head out of the optimizer: after five steps it hadn't moved."""

@@ -64,6 +64,7 @@ DEPTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_other_depths(depth):
     billions, ratio = DEPTHS[depth]

@@ -52,6 +52,7 @@ def test_python_docs_is_english():
     assert texts == python_docs()
 
 
+@pytest.mark.slow
 def test_split_is_by_document_and_stable():
     texts = python_docs()
     cfg = TextConfig(eval_fraction=0.1)

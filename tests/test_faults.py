@@ -17,6 +17,8 @@ from cadenza.recipe import RecipeError, TrainingError, load, play
 from cadenza.recipe.checkpoints import LATEST, latest
 from cadenza.surgery import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: tiny
 model: {config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 48}}
@@ -81,7 +83,6 @@ def assert_same(run, other):
         assert torch.equal(weight, theirs[name]), name
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_with_the_same_weights(start, tmp_path):
     for name in ("warm", "whole"):  # the first waits for the server
         began = time.monotonic()
@@ -107,7 +108,6 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(start, tmp_path):
         ended += 1
 
 
-@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(ends, tmp_path):
     code, said = ends("name=full", full_at=6)
     folder = tmp_path / "runs/full/checkpoints"
@@ -183,7 +183,6 @@ def test_another_seed_is_said_and_weights_alone_start_anew(here, tmp_path, capsy
     assert '"batches": 1,' in record.read_text()
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped(here, pairs, tmp_path):
     exact = [
         "algorithms.masking_schedule=false",

@@ -67,6 +67,7 @@ def test_the_stock_kernel_by_document(request_, stock):
         assert (a - b).abs().max() < (1e-12 if stock == "sdpa" else 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 def test_flex_says_the_same_uncompiled(request_):
     """Block mask and score_mod, on a CPU; torch from 2.8 on has no backward there."""

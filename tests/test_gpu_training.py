@@ -60,6 +60,7 @@ SURGERIES = {
 }
 
 
+@pytest.mark.slow
 @trained_on
 @pytest.mark.parametrize("name", SURGERIES)
 def test_a_checkpoint_loads_on_a_cpu(device, name, tmp_path):
@@ -81,6 +82,7 @@ def test_a_checkpoint_loads_on_a_cpu(device, name, tmp_path):
     assert off(there, here.double()) < (0.02 if name == "quantization_aware_training" else 1e-5)
 
 
+@pytest.mark.slow
 @trained_on
 def test_automatic_micro_batches_train(device):
     """On the GPU Composer's search, which meets a model that runs out of memory above four rows."""

@@ -79,6 +79,7 @@ def same(one, other):
     return all(a[0].equal(b[0]) and a[1].equal(b[1]) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_digits():
     cfg = ImageConfig()
     assert (classes(cfg), channels(cfg)) == (10, 1)

@@ -13,6 +13,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertTokenizerFast, Tra
 from cadenza.algorithms import REGISTRY
 from cadenza.models import load, save
 
+pytestmark = pytest.mark.slow
+
 STEPS, ROWS, LENGTH = 5, 4, 64
 KEEP_OUTPUTS = [name for name in claimed("bert") if CASES[name].algorithm().keeps_outputs]
 EVERYTHING = claimed("bert")
@@ -126,7 +128,6 @@ def test_accelerate(tmp_path):
     assert_saved(model, tmp_path)
 
 
-@pytest.mark.slow
 def test_hugging_face_trainer(tmp_path):
     model, losses = hugging_face(EVERYTHING, tmp_path)
     assert len(losses) == STEPS
@@ -137,7 +138,6 @@ def test_hugging_face_trainer(tmp_path):
         assert torch.equal(weight, resumed.get_parameter(name)), name
 
 
-@pytest.mark.slow
 def test_techniques_that_keep_outputs_train_to_stock_losses(tmp_path):
     assert "unpadding" in KEEP_OUTPUTS
     assert "sparse_prediction" in KEEP_OUTPUTS
@@ -146,7 +146,6 @@ def test_techniques_that_keep_outputs_train_to_stock_losses(tmp_path):
     assert hugging_face(KEEP_OUTPUTS, tmp_path / "kept")[1] == pytest.approx(stock, rel=1e-4)
 
 
-@pytest.mark.slow
 def test_sentence_transformers(tmp_path):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     (tmp_path / "vocab.txt").write_text(

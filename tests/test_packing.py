@@ -57,6 +57,7 @@ def test_rows_hold_every_sequence_once_and_waste_little(capacity):
         assert row["document_ids"].diff().min() >= 0
 
 
+@pytest.mark.slow
 def test_real_text_wastes_at_most_seven_in_a_thousand():
     docs = list(python_docs())
     tokenizer = build_tokenizer(TokenizerConfig(vocab_size=1000), lambda: iter(docs))
@@ -90,6 +91,7 @@ def dataspec(train, packed=True):
     return build_dataspec(cfg, tokenizer, train=train, batch_size=8, seed=3, packed=packed)
 
 
+@pytest.mark.slow
 def test_batches_bring_their_documents():
     spec = dataspec(train=True)
     found = spec.batch_transforms(next(iter(spec.dataloader)))

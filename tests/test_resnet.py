@@ -27,6 +27,7 @@ def unsettled(network):
     return network.eval()
 
 
+@pytest.mark.slow
 @depths
 @torch.no_grad()
 def test_width_one_is_torchvisions(depth):

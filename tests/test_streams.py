@@ -106,6 +106,7 @@ def test_a_recipe_trains_and_evaluates_on_a_stream(asked, tmp_path, capsys):
     assert 0 < record["eval"]["unigram_entropy"] < record["eval"]["loss"] < 10
 
 
+@pytest.mark.slow
 def test_a_wrong_field_or_a_broken_set_is_said(asked, monkeypatch):
     with pytest.raises(DataError, match=r"data\.text_field: allenai/c4 has no 'body', but text, url"):
         documents(TextConfig(source="c4", text_field="body"), train=True)

@@ -88,6 +88,7 @@ def test_operations_are_those_of_the_paper_s_sizes():
     assert full / anchor == pytest.approx(3.58, rel=0.03)
 
 
+@pytest.mark.slow
 def test_context_cost_from_the_command_line(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     sizes = {"windows": "32 64", "documents": "16", "hidden": "16", "heads": "2", "rounds": "1"}

@@ -71,6 +71,7 @@ def test_an_error_is_one_line_and_exit_code_two(main, capsys, monkeypatch, argum
     assert message in lines[0]
 
 
+@pytest.mark.slow
 def test_a_technique_that_does_not_fit_ends_before_training(main, capsys):
     arguments = ["model.model_type=albert", "algorithms.alibi=false", "algorithms.vocab_padding=false"]
     assert main([*CPU, *TINY, *arguments]) == 2
@@ -79,6 +80,7 @@ def test_a_technique_that_does_not_fit_ends_before_training(main, capsys):
     )
 
 
+@pytest.mark.slow
 def test_dry_run_shows_recipe_edits_and_counts(main, capsys):
     assert main([*CPU, "--dry-run", *TINY]) == 0
     out = capsys.readouterr().out

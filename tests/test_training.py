@@ -9,6 +9,8 @@ from composer.utils import reproducibility
 
 from cadenza.recipe import play
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: tiny
 model: {config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 48}}
@@ -82,7 +84,6 @@ def test_training_is_reproducible(recipe):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
 def test_a_resume_continues_masks_order_and_schedule(recipe, tmp_path):
     """Four batches, or two and two: the same weights, bit for bit, schedule and all."""
     schedule = "algorithms.masking_schedule={initial: 0.6, final: 0.1}"
