@@ -40,15 +40,16 @@ bench: install # about an hour on one core; appends to benchmarks/results
 
 # On a machine that has its own torch: make test-gpu bench-gpu RUN=python3
 RUN ?= $(BIN)/python
-test-gpu: link # all that a CPU can test, there; then what needs a CUDA device
-	CUDA_VISIBLE_DEVICES= PYTHONPATH=build/link $(RUN) -m pytest -q -n auto --dist worksteal tests
-	PYTHONPATH=build/link $(RUN) -m pytest -q -m gpu tests
+LINKED = PYTHONPATH=$(CURDIR)/build/link$${PYTHONPATH:+:$$PYTHONPATH} $(RUN)
+test-gpu: link # what needs a CUDA device; then all that a CPU can test, there
+	$(LINKED) -m pytest -q -m gpu tests; found=$$?; \
+	CUDA_VISIBLE_DEVICES= $(LINKED) -m pytest -q -n auto --dist worksteal tests && exit $$found
 
 # Under 8 minutes: bench_gpu.py begins nothing after its fifth. What fails doesn't keep the rest from running.
 bench-gpu: link
 	$(RUN) -c "import sys, torch; torch.cuda.is_available() or sys.exit('no CUDA device: NOT MEASURED')"
 	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot_gpu; do \
-		PYTHONPATH=build/link $(RUN) benchmarks/$$name.py || failed="$$failed $$name"; done; \
+		$(LINKED) benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 lint: install
