@@ -38,18 +38,19 @@ bench: install # about an hour on one core; appends to benchmarks/results
 	for name in routes step alibi qat; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/plot.py
 
-# On a machine that has its own torch: make test-gpu bench-gpu RUN=python3
+# On a machine that has its own torch: pip install --no-deps --no-build-isolation -e . && make test-gpu RUN=python3
 RUN ?= $(BIN)/python
-LINKED = PYTHONPATH=$(CURDIR)/build/link$${PYTHONPATH:+:$$PYTHONPATH} $(RUN)
-test-gpu: link # what needs a CUDA device; then all that a CPU can test, there
-	$(LINKED) -m pytest -q -m gpu tests; found=$$?; \
-	CUDA_VISIBLE_DEVICES= $(LINKED) -m pytest -q -n auto --dist worksteal tests && exit $$found
+OURS := $(if $(filter $(BIN)/python,$(RUN)),install)
+
+test-gpu: $(OURS) # what needs a CUDA device; then all that a CPU can test, there
+	$(RUN) -m pytest -q -m gpu tests; found=$$?; \
+	CUDA_VISIBLE_DEVICES= $(RUN) -m pytest -q -n auto --dist worksteal tests && exit $$found
 
 # Under 8 minutes: bench_gpu.py begins nothing after its fifth. What fails doesn't keep the rest from running.
-bench-gpu: link
+bench-gpu: $(OURS)
 	$(RUN) -c "import sys, torch; torch.cuda.is_available() or sys.exit('no CUDA device: NOT MEASURED')"
 	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot_gpu; do \
-		$(LINKED) benchmarks/$$name.py || failed="$$failed $$name"; done; \
+		$(RUN) benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 lint: install

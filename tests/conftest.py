@@ -1,5 +1,6 @@
 """Test-wide settings: two workers share two cores, so each computes with one thread."""
 
+import importlib.util
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,6 +22,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="NOT VERIFIED HERE: needs a CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Where bitsandbytes, an extra, isn't installed, tests that end for its sake are skipped, and say so."""
+    try:
+        return (yield)
+    except Exception as error:
+        if "bitsandbytes" not in str(error) or importlib.util.find_spec("bitsandbytes"):
+            raise
+        pytest.skip("NOT VERIFIED HERE: needs bitsandbytes")
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def rows_of(folder):
 
 @pytest.mark.slow
 def test_cells_are_resumed_and_reported(settings, tmp_path, capsys):
+    pytest.importorskip("bitsandbytes", reason="NOT VERIFIED HERE: needs bitsandbytes")
     assert ptq_sweep.main([*settings, "formats=[none,nf4]"]) == 0
     first = rows_of(tmp_path)
     assert len(first) == 4
