@@ -6,8 +6,8 @@ What a CPU can do runs on one, too, which proves the tests themselves. Attention
 import copy
 
 import pytest
-import test_quantization_aware_training as qat
 import torch
+from quantized_reference import Reference, made, plain_codes
 from test_low_precision_norm import KINDS as NORMS
 from test_quantized_formats import matrix
 from torch import nn
@@ -103,7 +103,7 @@ def test_activations_are_rounded_to_codes(device, dtype, signed, bits):
     out = quantize(ours, step_of(limit.to(device), bits, signed), bits, signed)
     out.backward(grad.to(device))
     x, limit = x.double(), limit.double()
-    whole, step = qat.plain_codes(x, limit, bits, signed)
+    whole, step = plain_codes(x, limit, bits, signed)
     clear = between_edges(x / step + 0.5 * signed)
     assert_close(out, whole * step, clear, 4 * torch.finfo(dtype).eps)
     inside = (x.abs() if signed else x) <= limit + EPSILON
@@ -122,7 +122,7 @@ def test_weights_are_rounded_to_codes(device, dtype, bits):
     out = quantize_weight(ours, bits)
     out.backward(grad.to(device))
     exact = weight.double()
-    whole, step = qat.plain_codes(exact, exact.abs().amax((1, 2, 3), keepdim=True), bits, signed=True)
+    whole, step = plain_codes(exact, exact.abs().amax((1, 2, 3), keepdim=True), bits, signed=True)
     assert_close(out, whole * step, between_edges(exact / step + 0.5), 4 * torch.finfo(dtype).eps)
     assert torch.equal(ours.grad.cpu(), grad)
 
@@ -145,9 +145,9 @@ def assert_close(ours, theirs, where, relative):
 @pytest.mark.parametrize("unsigned", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_layer_that_trains_in_few_bits_under_autocast(device, dtype, kind, unsigned, bits):
-    model, x = qat.made(kind, torch.float32)
+    model, x = made(kind, torch.float32)
     x = x.abs() if unsigned else x
-    plain = qat.Reference(copy.deepcopy(model[0]).double(), bits, True, unsigned)
+    plain = Reference(copy.deepcopy(model[0]).double(), bits, True, unsigned)
     apply_quantization_aware_training(model.to(device), bits, bits, None)
     model[0].unsigned = unsigned
     for step in range(4):

@@ -1,27 +1,19 @@
 """Images for classification: sources, augmentation, order, errors."""
 
 import gzip
-import struct
 
 import numpy as np
 import pytest
 import torch
+from image_loaders import batches, build, end_workers, pixels, same, write_idx  # noqa: F401
 from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from cadenza.data import DataError, ImageConfig, build_image_dataspec, hub
-from cadenza.data.augment import INCEPTION_COLUMNS, crop, crop_flip, flip, inception_box, uniform
+from cadenza.data import DataError, ImageConfig
+from cadenza.data.augment import INCEPTION_COLUMNS, inception_box, uniform
 from cadenza.data.image_files import MEAN, STD
 from cadenza.data.images import channels, classes
-
-BUILT = []  # what the running test has built
-
-
-def write_idx(path, array):
-    sizes = struct.pack(f">{array.ndim}i", *array.shape)
-    with gzip.open(path, "wb") as file:
-        file.write(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
 
 
 @pytest.fixture
@@ -48,35 +40,6 @@ def folder(tmp_path):
                 pixels = draw.randint(80 * label, 80 * label + 80, (30, 40, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "set" / part / name / f"{number}.png")
     return {"source": str(tmp_path / "set"), "image_size": 16, "eval_resize": 20}
-
-
-def build(values, train=True, batch_size=4, seed=5, **more):
-    spec = build_image_dataspec(ImageConfig(**values, **more), train=train, batch_size=batch_size, seed=seed)
-    BUILT.append(spec)
-    return spec
-
-
-@pytest.fixture(autouse=True)
-def end_workers():
-    """End the workers of a test's loaders; left to the garbage collector, each would take five seconds."""
-    yield
-    for spec in BUILT:
-        spec.dataloader._iterator = None
-    BUILT.clear()
-
-
-def batches(spec, epoch=0):
-    spec.dataloader.sampler.set_epoch(epoch)
-    return list(spec.dataloader)
-
-
-def pixels(spec, epoch=0):
-    return torch.cat([images for images, _ in batches(spec, epoch)])
-
-
-def same(one, other):
-    pairs = zip(one, other, strict=True)
-    return all(a[0].equal(b[0]) and a[1].equal(b[1]) for a, b in pairs)
 
 
 @pytest.mark.slow
@@ -201,54 +164,6 @@ def test_evaluation_has_no_randomness(idx, folder):
         assert not same(plain, batches(build(values, augmentation=augmentation))[: len(plain)])
 
 
-def test_crop_flip_against_one_image_at_a_time():
-    images = torch.randint(0, 256, (200, 3, 16, 24), dtype=torch.uint8)
-    at = uniform(1, range(200), 3)
-    for image, result, (top, left, mirrored) in zip(images, crop_flip(images, at), at, strict=True):
-        padded = np.pad(image.numpy(), ((0, 0), (3, 3), (3, 3)))
-        y, x = int(top * 7), int(left * 7)
-        expected = padded[:, y : y + 16, x : x + 24]
-        expected = expected[:, :, ::-1] if mirrored < 0.5 else expected
-        assert np.array_equal(result.numpy(), expected)
-
-
-def test_crops_and_flips_take_every_value_equally_often():
-    at = uniform(2, range(4000), 3)
-    image = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).expand(4000, 1, 8, 8)
-    views = crop(image, at[:, :2])
-    shifts = views[:, 0, 4, 4].bincount()
-    assert len(shifts[shifts > 0]) == 9, "three places each way: a border of one pixel"
-    assert float((shifts[shifts > 0] / 4000 - 1 / 9).abs().max()) < 0.02
-    turned = (flip(image, at[:, 2]) != image).flatten(1).any(1)
-    assert float(turned.float().mean()) == pytest.approx(0.5, abs=0.03)
-
-
-def test_inception_draws_what_it_says():
-    boxes = np.array([inception_box(300, 300, at) for at in uniform(3, range(4000), INCEPTION_COLUMNS)])
-    top, left, tall, wide = boxes.T
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + tall <= 300).all()
-    assert (left + wide <= 300).all()
-    area, ratio = tall * wide / 90_000, wide / tall
-    assert 0.078 < area.min() < 0.09
-    assert area.max() > 0.95
-    assert (0.74 < ratio.min() < 0.77, 1.3 < ratio.max() < 1.35) == (True, True)
-    assert float(np.log(ratio).mean()) == pytest.approx(0, abs=0.02)
-    assert len(np.unique(top)) > 150, "places are drawn as well"
-    assert len(np.unique(left)) > 150
-    small = area < 0.5
-    assert float((top / (300 - tall + 1))[small].mean()) == pytest.approx(0.5, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("size", "box"), [((10, 1000), (0, 493, 10, 13)), ((1000, 9), (494, 0, 12, 9)), ((1, 1), (0, 0, 1, 1))]
-)
-def test_images_that_no_crop_fits_give_their_middle(size, box):
-    boxes = {inception_box(*size, at) for at in uniform(3, range(50), INCEPTION_COLUMNS)}
-    assert box in boxes
-
-
 def test_inception_crops_resizes_and_flips(folder, tmp_path):
     dataset = build(folder, augmentation="inception").dataloader.dataset
     image = Image.open(tmp_path / "set/train/ape/2.png")
@@ -275,74 +190,6 @@ def test_caps_are_chosen_by_chance(idx, folder):
     assert orders[0] == orders[1] != orders[2]
     assert len(set(orders[0])) == 9
     assert len(build(idx, train_images=9).dataloader) == 2
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Answer `load_dataset` from memory: ten grey images, classes 0 and 1; returns what was asked for."""
-    import datasets
-
-    pictures = [Image.fromarray(np.full((20, 30), 25 * n, np.uint8)) for n in range(10)]
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "label": datasets.ClassLabel(names=["a", "b"]),
-            "n": datasets.Value("int64"),
-        }
-    )
-    rows = {"image": pictures, "label": [n % 2 for n in range(10)], "n": list(range(10))}
-    calls, made = [], datasets.Dataset.from_dict(rows, features=features)
-
-    def load(name, split):
-        calls.append((name, split))
-        return made
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(hub, "reachable", lambda: True)
-    return calls
-
-
-def test_a_hub_set(asked):
-    values = {"source": "some/set", "image_size": 8, "eval_resize": 8}
-    assert (classes(ImageConfig(**values)), channels(ImageConfig(**values))) == (2, 3)
-    assert classes(ImageConfig(**values, label_field="n")) == 10
-    images, labels = next(iter(build(values, train=False, batch_size=10).dataloader))
-    assert asked[-1] == ("some/set", "validation")
-    assert images.shape == (10, 3, 8, 8)
-    assert labels.tolist() == [n % 2 for n in range(10)]
-    expected = (torch.arange(10) * 25 / 255 - MEAN[0]) / STD[0]
-    torch.testing.assert_close(images[:, 0, 4, 4], expected)
-    for workers in (0, 1):
-        views = pixels(build(values, augmentation="inception", num_workers=workers))
-        assert len(views) == 8
-
-
-def test_what_is_wrong_with_a_hub_set_is_said(asked, monkeypatch):
-    with pytest.raises(DataError, match=r"data\.image_field: some/set has no 'img', but image, label, n"):
-        build({"source": "some/set", "image_field": "img"})
-    with pytest.raises(DataError, match=r"data\.label_field: some/set has no 'y', but image, label, n"):
-        build({"source": "some/set", "label_field": "y"})
-    with pytest.raises(DataError, match=r"data\.label_field: 'image' of some/set holds no whole numbers"):
-        build({"source": "some/set", "label_field": "image"})
-    wrong = build({"source": "some/set", "image_field": "n"})
-    with pytest.raises(DataError, match=r"'n' of row \d of some/set, split train is not an image"):
-        next(iter(wrong.dataloader))
-    few = build({"source": "some/set", "label_field": "n"}, train=False).dataloader.dataset
-    few.pictures.classes = 3
-    with pytest.raises(DataError, match=r"row 7 of some/set, split validation has the label 7, of 3 classes"):
-        few[7]
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: 1 / 0)
-    with pytest.raises(
-        DataError, match=r"'a/b' can't be read \(ZeroDivisionError: division by zero\); check"
-    ):
-        build({"source": "a/b"})
-    monkeypatch.setattr(hub, "reachable", lambda: False)
-    with pytest.raises(
-        DataError, match=r"no folder a/b, and data set 'a/b' can't be reached: the Hub doesn't answer; check"
-    ):
-        build({"source": "a/b"})
 
 
 def test_what_is_wrong_with_a_folder_is_said(folder, tmp_path):
@@ -389,41 +236,3 @@ def test_what_is_wrong_with_idx_files_is_said(idx, tmp_path):
     said = r"has no file .*train-images-idx3-ubyte.gz; install Debian's package dataset-fashion-mnist, or set"
     with pytest.raises(DataError, match=said + r" data\.root to a folder with train-images-idx3-ubyte.gz"):
         build(idx)
-
-
-def test_digits_name_their_install_command(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(
-        DataError, match="digits needs scikit-learn; install it with: pip install scikit-learn"
-    ):
-        build({})
-
-
-def test_too_few_images_are_said():
-    message = r"data\.source: digits gives 1438 images for training; a batch takes 9999"
-    with pytest.raises(DataError, match=message):
-        build({}, batch_size=9999)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"augmentation": "mixup"},
-            "data.augmentation is 'mixup'; it must be inception or crop_flip or flip",
-        ),
-        ({"augmentation": "inception"}, "with data.source digits it must be crop_flip or flip or none"),
-        (
-            {"source": "a/b", "augmentation": "crop_flip"},
-            "data.augmentation is 'crop_flip'; with data.source a/b it must be inception or none",
-        ),
-        ({"image_size": 300}, "data.eval_resize is 256; it must be at least data.image_size, which is 300"),
-        ({"image_size": 0}, "data.image_size is 0; it must be at least 1"),
-        ({"train_images": 0}, "data.train_images is 0; it must be at least 1"),
-        ({"eval_images": -2}, "data.eval_images is -2; it must be at least 1"),
-        ({"num_workers": -1}, "data.num_workers is -1; it must be at least 0"),
-    ],
-)
-def test_bad_values_are_said(values, message):
-    with pytest.raises(DataError, match=message):
-        ImageConfig(**values)

@@ -1,4 +1,4 @@
-"""QAT: the quantizers against plain float64 references, calibration, tracing, trainers, errors."""
+"""QAT: the quantizers against plain float64 references, dtypes, edges, ties, errors."""
 
 import copy
 import warnings
@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from composer.algorithms.warnings import NoEffectWarning
 from families import batch, build
+from quantized_reference import LAYERS, Reference, made, plain_codes, plain_weight
 from torch import nn
 
 from cadenza.algorithms import (
@@ -19,83 +19,8 @@ from cadenza.algorithms import (
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
 from cadenza.surgery import NoEffect, SurgeryError
 from cadenza.surgery.fake_quant import EPSILON, quantize, quantize_weight, step_of, weight_step
-from cadenza.surgery.relu_inputs import nonnegative_inputs
 
-LAYERS = {
-    "linear": (lambda: nn.Linear(7, 5), (3, 11, 7)),
-    "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), (2, 4, 9)),
-    "conv2d": (lambda: nn.Conv2d(4, 6, (3, 1), stride=2, padding=(2, 0), bias=False), (2, 4, 7, 5)),
-    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2, dilation=2), (3, 4, 9, 8)),
-    "reflected": (lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), (2, 4, 6, 6)),
-    "conv3d": (lambda: nn.Conv3d(2, 3, 2), (2, 2, 3, 4, 5)),
-}
 layers = pytest.mark.parametrize("kind", LAYERS)
-
-
-def made(kind, dtype=torch.float64):
-    torch.manual_seed(0)
-    build_layer, shape = LAYERS[kind]
-    return nn.Sequential(build_layer()).to(dtype), torch.randn(shape, dtype=dtype)
-
-
-def axes_but(x, axis):
-    return [d for d in range(x.ndim) if d != axis % x.ndim]
-
-
-def plain_codes(x, bound, bits, signed):
-    """Scaled, clipped and rounded as AQT writes it; `bound` broadcasts."""
-    if signed:
-        most = 2 ** (bits - 1) - 1
-        return torch.floor((x * most / (bound + EPSILON)).clamp(-most, most) + 0.5), (bound + EPSILON) / most
-    scale = 2**bits / (bound + EPSILON)
-    return torch.floor(x * scale).clamp(0, 2**bits - 1), 1 / scale
-
-
-def plain_weight(weight, bits):
-    bound = weight.abs().amax(axes_but(weight, 0), keepdim=True)
-    whole, step = plain_codes(weight, bound, bits, signed=True)
-    return whole * step
-
-
-def plain_forward(layer, weight, x):
-    """The layer's own operation with this weight."""
-    return torch.func.functional_call(layer, {"weight": weight}, (x,))
-
-
-class Reference:
-    """A layer before, at and after the switch, in plain float64, with gradients by hand."""
-
-    def __init__(self, layer, bits, per_channel, unsigned):
-        self.layer, self.bits, self.unsigned, self.per_channel = layer, bits, unsigned, per_channel
-        self.axis = -1 if isinstance(layer, nn.Linear) else 1
-        self.high = self.low = torch.zeros(1)
-        self.batches, self.frozen = 0, None
-
-    def observe(self, x):
-        over = axes_but(x, self.axis) if self.per_channel else list(range(x.ndim))
-        self.high = 0.9 * self.high + 0.1 * x.amax(over, keepdim=True)
-        self.low = 0.9 * self.low + 0.1 * (0 if self.unsigned else x.amin(over, keepdim=True))
-        self.batches += 1
-
-    def bound(self):
-        share = 1 - 0.9**self.batches
-        return torch.maximum(self.high.abs(), torch.as_tensor(self.low).abs()) / share
-
-    def __call__(self, x, grad):
-        """The output, and the gradients of input and weight where `grad` is the output's."""
-        bits, signed = self.bits, not self.unsigned
-        weight = plain_weight(self.layer.weight.detach(), bits).requires_grad_()
-        inside = torch.ones_like(x)
-        if self.frozen is None:
-            entering = x.detach().clone()
-        else:
-            whole, step = plain_codes(x, self.frozen, bits, signed)
-            entering = whole * step
-            inside = ((x.abs() if signed else x) <= self.frozen + EPSILON).to(x)
-        entering.requires_grad_()
-        out = plain_forward(self.layer, weight, entering)
-        out.backward(grad)
-        return out.detach(), entering.grad * inside, weight.grad
 
 
 @layers
@@ -218,72 +143,6 @@ def test_edges_have_their_own_bits():
     assert not torch.allclose(out, F.conv2d(x, fours, model[0].bias), atol=1e-3)
 
 
-class Tricky(nn.Module):
-    """Inputs that are negative, that aren't, and that look as if they weren't."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c, self.d, self.e, self.f, self.g, self.h = (nn.Linear(4, 4) for _ in range(8))
-        self.norm = nn.LayerNorm(4)
-        self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x, y=None):
-        x, _ = x if isinstance(x, tuple) else (x, None)
-        x = self.act(self.a(x))
-        z = self.b(x)  # after a ReLU
-        x = x + F.relu(z)
-        x = self.c(F.dropout(x.view(-1, 4), 0.1).reshape(1, -1, 4))  # after a sum of two
-        w = self.d(x.sigmoid())
-        v = self.e(self.norm(F.relu(w)))  # a norm in between
-        u = torch.relu(v)
-        u.sub_(1)
-        u = self.f(u)  # changed in place after the ReLU
-        t = self.g(F.relu(u) - 0.5)
-        return self.h(F.relu(t)) + self.h(t)  # called with both
-
-
-def test_tracing_finds_what_is_never_negative():
-    assert nonnegative_inputs(Tricky()) - {"norm", "act"} == {"b", "c", "d"}
-
-
-def test_tracing_goes_on_below_what_it_cannot_trace():
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
-
-        def forward(self, x):
-            return self.inner(x) if x.sum() > 0 else x
-
-    assert "inner.2" in nonnegative_inputs(Branches())
-    relu = nonnegative_inputs(build("bert", hidden_act="relu"))
-    gelu = nonnegative_inputs(build("bert"))
-    assert {p for p in relu - gelu if p.endswith("dense")} == {
-        f"bert.encoder.layer.{i}.output.dense" for i in range(2)
-    }
-
-
-def test_tracing_leaves_the_model_alone():
-    model = Tricky()
-    seen = []
-    model.a.register_forward_hook(lambda *_: seen.append(1))
-    state = copy.deepcopy(model.state_dict())
-    nonnegative_inputs(model)
-    assert not seen
-    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
-
-
-def test_resnet_inputs_but_the_first_are_unsigned():
-    from cadenza.models import resnet
-
-    model = resnet("resnet18", 1.0, 10, 3)
-    report = apply_quantization_aware_training(model)
-    signed = [path for path, m in model.named_modules() if hasattr(m, "unsigned") and not m.unsigned]
-    assert signed == ["module.conv1"]
-    assert len(report) == 21
-    assert "20 with inputs that are never negative" in str(report)
-
-
 def test_a_tied_head_and_a_padded_vocabulary():
     """The head computes with rounded weights, word embeddings with the parameter, and padding stays out."""
     from cadenza.algorithms import apply_vocab_padding
@@ -337,98 +196,6 @@ def test_a_layer_is_quantized_in_one_way():
 def test_bad_options(options, said):
     with pytest.raises(SurgeryError, match=said):
         QuantizationAwareTraining(**options)
-
-
-def test_nothing_to_quantize_and_nothing_measured():
-    with pytest.raises(NoEffect, match="found nothing to change in LayerNorm"):
-        apply_quantization_aware_training(nn.LayerNorm(3))
-    model, _ = made("linear")
-    apply_quantization_aware_training(model)
-    with pytest.raises(SurgeryError, match="no quantized layer has seen a batch in train mode"):
-        set_activation_bounds(model)
-
-
-def test_a_layer_that_is_not_called_goes_on_measuring():
-    model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
-    apply_quantization_aware_training(model)
-    model[0](torch.randn(2, 4))
-    assert set_activation_bounds(model) == 1
-    assert [m.calibrating for m in model] == [False, True]
-    assert set_activation_bounds(model) == 0
-
-
-def test_loaded_states_end_the_calibration_and_a_copy_keeps_it():
-    model, x = made("conv2d", torch.float32)
-    other, _ = made("conv2d", torch.float32)
-    for each in (model, other):
-        apply_quantization_aware_training(each)
-    model(x)
-    set_activation_bounds(model)
-    expected = model(5 * x)
-    assert torch.equal(copy.deepcopy(model)(5 * x), expected)
-    assert other[0].calibrating
-    assert not torch.equal(other(5 * x), expected)
-    other.load_state_dict(model.state_dict())
-    assert not other[0].calibrating
-    assert torch.equal(other(5 * x), expected)
-
-
-def test_saved_folders_hold_the_bounds(tmp_path):
-    from cadenza.models import load, save
-
-    model = build("bert").train()
-    apply_quantization_aware_training(model)
-    inputs = batch("bert")
-    model(**inputs)
-    save(model.eval(), tmp_path / "early")
-    set_activation_bounds(model)
-    save(model, tmp_path / "late")
-    with torch.no_grad():
-        expected = model(**inputs).logits
-        early, late = (load(tmp_path / name).eval() for name in ("early", "late"))
-        assert torch.equal(late(**inputs).logits, expected)
-        assert not torch.equal(early(**inputs).logits, expected)
-    assert set_activation_bounds(early) > 0
-    with torch.no_grad():
-        assert torch.equal(early(**inputs).logits, expected)
-
-
-def trained(calibrate_until, batches, **options):
-    """A Composer run of small batches on a small network."""
-    from composer import Trainer
-
-    from cadenza.models import classifier
-
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
-    data = [(torch.randn(5, 1, 8, 8), torch.randint(3, (5,))) for _ in range(batches)]
-    algorithm = QuantizationAwareTraining(calibrate_until=calibrate_until)
-    model = classifier(network, 3)
-    return Trainer(
-        model=model,
-        train_dataloader=torch.utils.data.DataLoader(data, batch_size=None),
-        optimizers=torch.optim.SGD(model.parameters(), 0.05),
-        algorithms=[algorithm],
-        max_duration="1ep",
-        progress_bar=False,
-        device_train_microbatch_size=5,
-        **options,
-    )
-
-
-@pytest.mark.parametrize(("until", "count"), [("3ba", 3), ("0.5dur", 3), ("11sp", 3), ("1ba", 1)])
-def test_all_layers_switch_at_the_time(until, count):
-    trainer = trained(until, 6)
-    trainer.fit()
-    measured = [m for m in trainer.state.model.modules() if hasattr(m, "calibrating")]
-    assert [m.calibrating for m in measured] == [False] * 3
-    assert [int(m.input_batches) for m in measured] == [count] * 3
-
-
-def test_training_that_ends_before_says_so():
-    trainer = trained("9ba", 4)
-    with pytest.warns(NoEffectWarning, match="activations aren't quantized yet.*calibrate_until=9ba"):
-        trainer.fit()
 
 
 def test_it_goes_with_low_precision_norms_and_checkpointing():
