@@ -46,7 +46,7 @@ test-gpu: $(OURS) # what needs a CUDA device; then all that a CPU can test, ther
 	$(RUN) -m pytest -q -m gpu tests; found=$$?; \
 	CUDA_VISIBLE_DEVICES= $(RUN) -m pytest -q -n auto --dist worksteal tests && exit $$found
 
-# Under 8 minutes: bench_gpu.py begins nothing after its fifth. What fails doesn't keep the rest from running.
+# Planned for 8 minutes: bench_gpu.py begins nothing after its fifth. What fails doesn't keep the rest from running.
 bench-gpu: $(OURS)
 	$(RUN) -c "import sys, torch; torch.cuda.is_available() or sys.exit('no CUDA device: NOT MEASURED')"
 	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot_gpu; do \

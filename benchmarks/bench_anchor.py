@@ -8,6 +8,7 @@ kernel that runs there.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,54 +47,62 @@ def document_ids(window: int, length: int, device: str) -> Tensor:
     return ((torch.arange(window, device=device) + length - 1) // length)[None]
 
 
-def layer(
-    window: int,
-    length: int,
-    names: dict[str, list[str]],
-    rounds: int,
-    heads: tuple[int, int],
-    width: int,
-    dtype,
-) -> None:
-    """Full causal SDPA, then documents by mode (`anchor`, `intra_document`), on each kernel named for it."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shapes = [(1, window, n, width) for n in (heads[0], heads[1], heads[1], heads[0])]
-    *qkv, grad = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
-    for x in qkv:
-        x.requires_grad_()
-    ids = document_ids(window, length, device)
-    gqa = heads[0] != heads[1]
+@dataclass(frozen=True)
+class Layer:
+    """One attention: heads of queries, and of keys and values, and their size."""
 
-    def full() -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in qkv)
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa).transpose(
-            1, 2
-        )
+    heads: tuple[int, int]
+    width: int
+    dtype: torch.dtype
 
-    def by_document(mode: str, name: str) -> Callable[[], Tensor]:
-        def forward() -> Tensor:
-            documents = Anchor(mode).documents(ids, ids.device)  # its cost is part of a step
-            return kernels.run(name, Varlen.of(module(heads[0] // heads[1]), None, documents, {}), *qkv)
+    def variants(self, window: int, length: int, names: dict[str, list[str]]) -> list[Variant]:
+        """Full causal SDPA, then documents by mode (`anchor`, `intra_document`), on each kernel of it."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        shapes = [(1, window, n, self.width) for n in (self.heads[0], self.heads[1], self.heads[1])]
+        qkv = [torch.randn(s, device=device, dtype=self.dtype).requires_grad_() for s in shapes]
+        ids, ops = document_ids(window, length, device), 4 * self.heads[0] * self.width * TRAINING
+        work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", *names)}
+        found = [Variant("full causal SDPA", both_ways(full, qkv), work["full"])]
+        for mode, kernel in ((m, k) for m, able in names.items() for k in able):
+            step = both_ways(by_document(mode, kernel, ids), qkv)
+            found.append(Variant(f"{mode}, {kernel}", step, work[mode]))
+        return found
 
-        return forward
 
-    def both_ways(forward: Callable[[], Tensor]) -> Callable[[], object]:
-        def step() -> None:
-            forward().backward(grad)
-            for x in qkv:
-                x.grad = None
+def full(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention to the whole window."""
+    qkv = (x.transpose(1, 2) for x in (query, key, value))
+    options = {"is_causal": True, "enable_gqa": query.shape[2] != key.shape[2]}
+    return nn.functional.scaled_dot_product_attention(*qkv, **options).transpose(1, 2)
 
-        return step
 
-    ops = 4 * heads[0] * width * TRAINING
-    work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", *names)}
-    variants = [Variant("full causal SDPA", both_ways(full), work["full"])]
-    variants += [
-        Variant(f"{mode}, {name}", both_ways(by_document(mode, name)), work[mode])
-        for mode in names
-        for name in names[mode]
-    ]
-    record(compare("anchor", f"layer, {window} by {length}", variants, rounds, dtype), "anchor")
+def by_document(mode: str, name: str, ids: Tensor) -> Callable[..., Tensor]:
+    """Attention by document on a kernel; to find the documents is part of it."""
+
+    def forward(*qkv: Tensor) -> Tensor:
+        documents = Anchor(mode).documents(ids, ids.device)
+        call = Varlen.of(module(qkv[0].shape[2] // qkv[1].shape[2]), None, documents, {})
+        return kernels.run(name, call, *qkv)
+
+    return forward
+
+
+def both_ways(forward: Callable[..., Tensor], qkv: list[Tensor]) -> Callable[[], object]:
+    """A step: `forward`, and its backward."""
+    grad = torch.randn_like(qkv[0])
+
+    def step() -> None:
+        forward(*qkv).backward(grad)
+        for x in qkv:
+            x.grad = None
+
+    return step
+
+
+def layer(kind: Layer, window: int, length: int, names: dict[str, list[str]], rounds: int) -> None:
+    """Time a layer's variants, and record them."""
+    variants = kind.variants(window, length, names)
+    record(compare("anchor", f"layer, {window} by {length}", variants, rounds, kind.dtype), "anchor")
 
 
 def model(window: int, length: int, rounds: int) -> None:
@@ -125,7 +134,6 @@ def model(window: int, length: int, rounds: int) -> None:
 
 
 def on_gpu(rounds: int) -> None:
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # and not run FlexAttention uncompiled
     needs = {
         "intra_document": Needs("cuda", "bfloat16", causal=True),
         "anchor": Needs("cuda", "bfloat16", causal=True, anchor=True),
@@ -133,7 +141,7 @@ def on_gpu(rounds: int) -> None:
     able = {m: [k for k in kernels.KERNELS if kernels.lacks(k, need) is None] for m, need in needs.items()}
     for window in (8_192, 32_768, 65_536, 131_072):
         for length in (1024, 2048):
-            layer(window, length, able, rounds, (32, 8), 128, torch.bfloat16)
+            layer(Layer((32, 8), 128, torch.bfloat16), window, length, able, rounds)
 
 
 def main() -> None:
@@ -145,7 +153,8 @@ def main() -> None:
     if torch.cuda.is_available():
         return on_gpu(chosen.rounds)
     for window in chosen.windows:
-        layer(window, 1024, {"anchor": ["sdpa", "merged"]}, chosen.rounds, (8, 8), 64, torch.float32)
+        names = {"anchor": ["sdpa", "merged"]}
+        layer(Layer((8, 8), 64, torch.float32), window, 1024, names, chosen.rounds)
     model(16_384, 1024, chosen.rounds)
 
 

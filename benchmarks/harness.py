@@ -164,18 +164,24 @@ def machine() -> dict[str, str]:
     }
 
 
-def record(rows: list[Row], name: str) -> Path:
-    """Append `rows` to a result file, and print them."""
+def append(rows: list[dict[str, object]], name: str) -> Path:
+    """Append `rows`, each with what its numbers depend on, to a result file; floats with four digits."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.csv"
+    path, common = RESULTS / f"{name}.csv", machine()
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*machine(), *Row.__dataclass_fields__])
+        writer = csv.DictWriter(file, [*common, *rows[0]])
         if new:
             writer.writeheader()
         for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(row).items()}
-            writer.writerow({**machine(), **shown})
+            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow({**common, **shown})
+    return path
+
+
+def record(rows: list[Row], name: str) -> Path:
+    """Append `rows` to a result file, and print them."""
+    path = append([asdict(row) for row in rows], name)
     print(table(rows))
     return path
 

@@ -5,16 +5,14 @@ appends it to results/gpu_profile.csv; --trace FILE writes what chrome://tracing
 """
 
 import argparse
-import csv
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from bert import step
 from gpu_cases import COLUMNS, Setting, batches, models
-from harness import RESULTS, Clock, machine
+from harness import Clock, append
 from torch.profiler import ProfilerActivity, profile
 
 STEPS = 3
@@ -58,21 +56,6 @@ def table(rows: list[tuple[str, float, int]], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def record(rows: list[tuple[str, float, int]], case: str, variant: str, seconds: float) -> Path:
-    """Append a row for each kernel."""
-    path = RESULTS / "gpu_profile.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        columns = [*machine(), "case", "variant", "step_seconds", "kernel", "seconds", "calls"]
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(columns)
-        for name, time, calls in rows:
-            said = *machine().values(), case, variant, f"{seconds:.4g}", name[:200], f"{time:.4g}", calls
-            writer.writerow(said)
-    return path
-
-
 def options() -> argparse.Namespace:
     """The command line."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -105,7 +88,9 @@ def main() -> None:
     rows = kernels(run, setting, chosen.trace)
     print(f"{variant}: {case}\n{table(rows, seconds)}")
     if not chosen.dry_run:
-        print(f"recorded: {record(rows, case, variant, seconds)}")
+        common = {"case": case, "variant": variant, "step_seconds": seconds}
+        named = [dict(zip(("kernel", "seconds", "calls"), row, strict=True)) for row in rows]
+        print(f"recorded: {append([common | row for row in named], 'gpu_profile')}")
 
 
 if __name__ == "__main__":

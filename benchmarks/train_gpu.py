@@ -6,14 +6,13 @@ prints the largest difference between their moving averages over 20 steps.
 """
 
 import argparse
-import csv
 import tempfile
 from pathlib import Path
 
 import torch
 from composer import Callback
 from composer.devices import DeviceCPU, DeviceGPU
-from harness import RESULTS, machine
+from harness import append
 
 from cadenza.recipe import load, play
 
@@ -82,16 +81,9 @@ def difference(curves: dict[str, list[float]]) -> float:
 
 def record(curves: dict[str, list[float]]) -> Path:
     """Append a row for each step."""
-    path = RESULTS / "gpu_curves.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*machine(), "step", *curves])
-        if new:
-            writer.writeheader()
-        for step, losses in enumerate(zip(*curves.values(), strict=True), 1):
-            shown = {name: f"{loss:.4f}" for name, loss in zip(curves, losses, strict=True)}
-            writer.writerow({**machine(), "step": step, **shown})
-    return path
+    steps = zip(*curves.values(), strict=True)
+    rows = [{"step": n, **dict(zip(curves, losses, strict=True))} for n, losses in enumerate(steps, 1)]
+    return append(rows, "gpu_curves")
 
 
 def main() -> None:

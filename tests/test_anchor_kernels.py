@@ -86,3 +86,13 @@ def test_the_closed_form_passes_gradcheck():
 
 def test_documents_without_anchor_keep_none():
     assert Documents((2, 3), torch.device("cpu")).anchors == ()
+
+
+def test_merged_looks_for_the_anchors_once_a_batch(monkeypatch):
+    documents = Anchor().documents(ids_of([[3, 2], [4]]), torch.device("cpu"))
+    qkv = [torch.randn(1, documents.total, 2, 4, requires_grad=True) for _ in range(3)]
+    sought, unique = [], torch.Tensor.unique
+    monkeypatch.setattr(torch.Tensor, "unique", lambda *a, **k: sought.append(1) or unique(*a, **k))
+    for _layer in range(3):
+        merged(Varlen.of(module(), None, documents, {}), *qkv).sum().backward()
+    assert sought == [1]

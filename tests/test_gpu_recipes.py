@@ -70,8 +70,6 @@ def played(text, overrides, tmp_path):
 @trained_on
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_recipes_learn(device, kind, text, tmp_path):
-    if "4-bit" in kind:
-        pytest.importorskip("bitsandbytes", reason="NOT VERIFIED HERE: needs bitsandbytes")
     record, folder = played(TEXT, [f"data.source={text}", *KINDS[kind]], tmp_path)
     assert record["train"]["batches"] == 6
     assert record["eval"]["loss"] < 5.7, "six batches beat chance, which is ln 300"

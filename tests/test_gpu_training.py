@@ -64,8 +64,6 @@ SURGERIES = {
 @trained_on
 @pytest.mark.parametrize("name", SURGERIES)
 def test_a_checkpoint_loads_on_a_cpu(device, name, tmp_path):
-    if name == "post_training_quantization":
-        pytest.importorskip("bitsandbytes", reason="NOT VERIFIED HERE: needs bitsandbytes")
     played = [CASES[each].algorithm() for each in SURGERIES[name]]
     run = trainer(in_order([*played, FlashAttention("sdpa")]), tmp_path / "run", device=composers(device))
     run.fit()
