@@ -7,25 +7,16 @@ compiled by inductor.
 import copy
 
 import torch
-from bench_step import operations
-from bert import SHAPES, cases, config, options, step
+from bench_step import models, operations
+from bert import SHAPES, cases, options, step
 from gpu_models import compiled
 from harness import Variant, Work, compare, record
-from transformers import BertForMaskedLM
-
-from cadenza.algorithms import apply_sparse_prediction, apply_unpadding
 
 
 def run(shape: str, rounds: int, only: str) -> None:
     """The cases of a shape, each model against itself."""
-    torch.manual_seed(0)
-    stock = BertForMaskedLM(config(shape)).train()
-    lean = copy.deepcopy(stock)
-    apply_unpadding(lean)
-    apply_sparse_prediction(lean)
-    pairs = {
-        name: (m, compiled(copy.deepcopy(m), "inductor")) for name, m in (("stock", stock), ("lean", lean))
-    }
+    named = zip(("stock", "lean"), models(shape), strict=True)
+    pairs = {name: (model, compiled(copy.deepcopy(model), "inductor")) for name, model in named}
     for case, batch in cases(SHAPES[shape][-1], only).items():
         dense, _, done = operations(shape, batch)
         for (name, pair), flops in zip(pairs.items(), (dense, done), strict=True):

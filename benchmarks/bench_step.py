@@ -15,13 +15,19 @@ from transformers import BertForMaskedLM
 from cadenza.algorithms import apply_sparse_prediction, apply_unpadding
 
 
-def run(shape: str, rounds: int, only: str) -> None:
-    """The cases of a shape."""
+def models(shape: str) -> tuple[BertForMaskedLM, BertForMaskedLM]:
+    """Stock BERT, and the same weights, operated on."""
     torch.manual_seed(0)
     stock = BertForMaskedLM(config(shape)).train()
     lean = copy.deepcopy(stock)
     apply_unpadding(lean)
     apply_sparse_prediction(lean)
+    return stock, lean
+
+
+def run(shape: str, rounds: int, only: str) -> None:
+    """The cases of a shape."""
+    stock, lean = models(shape)
     for name, batch in cases(SHAPES[shape][-1], only).items():
         dense, needed, done = operations(shape, batch)
         tokens = sum(batch.lengths)
