@@ -1,38 +1,44 @@
 # `make train` and `make test` set everything up on a machine that has Python 3.11 or newer, and make.
 PYTHON ?= python3
 BIN := .venv/bin
-UV := $(BIN)/uv pip
-INSTALLED := .venv/.installed
+TESTED = -m pytest -q -n 2 --dist worksteal
 
 # Images that set it compile torch, transformers and composer anew in each process: 12 seconds of 27.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install install-streaming train test test-gpu check fast bench bench-gpu lint format types link clean
+.PHONY: install train test test-pins test-gpu check fast bench bench-gpu lint format types link clean
 
-install: $(INSTALLED)
+install: .venv/.installed
 
-$(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	$(UV) install --quiet --python $(BIN)/python -e ".[dev]"
+# Current torch, and mosaicml-streaming, by the overrides in pyproject.toml.
+.venv/.installed: .venv/bin/uv pyproject.toml
+	$< pip install --quiet --python .venv -e ".[dev]" mosaicml-streaming
 	touch $@
 
-# mosaicml-streaming's metadata refuses transformers 5 and numpy 2.2; its code runs with both.
-install-streaming: install
-	printf 'transformers>=5\nnumpy>=2\n' > .venv/overrides.txt
-	$(UV) install --python $(BIN)/python --override .venv/overrides.txt mosaicml-streaming
+# What `pip install -e .` resolves to: the versions that Composer's metadata asks for.
+.venv-pins/.installed: .venv-pins/bin/uv pyproject.toml
+	$< pip install --quiet --no-config --python .venv-pins -e ".[dev]"
+	touch $@
+
+%/bin/uv:
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
 
 train: install
 	$(BIN)/composer train.py yamls/mosaicbert.yaml yamls/scale/cpu.yaml
 
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python $(TESTED)
+	$(MAKE) --no-print-directory test-pins
+
+test-pins: .venv-pins/.installed
+	.venv-pins/bin/python $(TESTED) -m "not slow"
 
 check: lint
 	$(MAKE) --no-print-directory --jobs 2 types fast
 
 fast: install
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python $(TESTED) -m "not slow"
 
 bench: install # about an hour on one core; appends to benchmarks/results
 	for name in routes step alibi qat; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
@@ -69,4 +75,4 @@ link: # the folders under their import name, for pyright
 	for folder in algorithms data models recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-pins build *.egg-info

@@ -9,6 +9,8 @@ from cadenza.data.errors import DataError
 def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
     """The documents of an MDS data set (`data.remote`, `data.local`), shuffled as MosaicBERT's recipe does.
 
+    Its 128 canonical nodes read equally many each: some documents come twice where 128 doesn't divide them.
+
     Raises:
         DataError: mosaicml-streaming isn't installed, or the data set isn't there.
     """
@@ -17,7 +19,7 @@ def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
     try:
         from streaming import StreamingDataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        text = "data.source: mds needs mosaicml-streaming; install it with: make install-streaming"
+        text = "data.source: mds needs mosaicml-streaming; make install brings it"
         raise DataError(text) from error
     if cfg.remote is None and cfg.local is None:
         raise DataError("data.source: mds needs data.remote or data.local, the folder of the shards")

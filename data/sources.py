@@ -145,7 +145,12 @@ class Texts:
         self.rows, self.field = rows, field
 
     def __iter__(self) -> Iterator[str]:
-        return (as_text(row[self.field], self.field, "a row of the stream") for row in self.rows)
+        for row in self.rows:
+            if self.field not in row:
+                raise DataError(
+                    f"data.text_field: a row of the stream has no {self.field!r}, but {', '.join(row)}"
+                )
+            yield as_text(row[self.field], self.field, "a row of the stream")
 
     def set_epoch(self, epoch: int) -> None:
         """Let a Hub stream draw another order."""

@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cadenza.surgery.anchor import Anchor
+from cadenza.surgery.compiling import uncompiled
 from cadenza.surgery.documents import Documents
 from cadenza.surgery.errors import Conflict, SurgeryError
 from cadenza.surgery.layout import ReadsDocuments
@@ -188,7 +189,7 @@ def attend(
     return stock_kernel(module)(module, query, key, value, added(mask, bias, query), **kwargs)
 
 
-@torch.compiler.disable  # kernels choose by the documents' lengths: graphs end here, one serves all batches
+@uncompiled  # kernels choose by the documents' lengths: graphs end here, one serves all batches
 def by_document(
     plan: Plan,
     module: Any,

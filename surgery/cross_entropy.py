@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cadenza.surgery.compiling import uncompiled
+
 CHUNK = {"cpu": 2**18, "cuda": 2**27}  # elements that are worked on together: on a CPU, what its cache holds
 
 
-@torch.compiler.disable  # a graph may not change what it was given
+@uncompiled  # a graph may not change what it was given
 def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy of `logits` (rows, vocabulary) and `labels` (rows,), a 0-dim tensor.
 
@@ -34,7 +36,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
         return gradient.mul_(*upstream), None
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cadenza.surgery.compiling import uncompiled
 from cadenza.surgery.errors import SurgeryError
 
 PADDING = -1
@@ -132,7 +133,7 @@ def from_mask(mask: Tensor | None, batch: int, length: int, device: torch.device
     return from_ids(ids, device)
 
 
-@torch.compiler.disable  # sizes that only the values tell
+@uncompiled  # sizes that only the values tell
 def from_ids(document_ids: Tensor, device: torch.device) -> Documents:
     """The runs of equal numbers in each row of `document_ids` (batch, length); -1 is padding.
 

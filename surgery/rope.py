@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cadenza.surgery.compiling import uncompiled
 from cadenza.surgery.errors import SurgeryError
 
 BY_LENGTH = ("dynamic", "longrope")  # rope types whose frequencies depend on the longest position
@@ -60,7 +61,7 @@ class Rotation:
         ours = [table[:, :, -q:] for table in tables]
         return turned(query, *ours, dtype), turned(key, *tables, dtype)
 
-    @torch.compiler.disable  # the tables are kept for the layers to come
+    @uncompiled  # the tables are kept for the layers to come
     def _of(self, rope: ExactRope, config: Any, keys: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         name = rope, keys, dtype
         if name not in self._tables:

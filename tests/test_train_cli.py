@@ -45,7 +45,7 @@ def _offline(monkeypatch):
         (["yamls/mosaicbret.yaml"], "there is no such file; did you mean 'yamls/mosaicbert.yaml'?"),
         (["data.source=c4"], "data set 'allenai/c4' can't be reached: the Hub doesn't answer"),
         (["data.source=no/*.jsonl"], "error: data.source: no file matches no/*.jsonl"),
-        (["data.source=mds"], "install it with: make install-streaming"),
+        (["data.source=mds"], "needs mosaicml-streaming; make install brings it"),
         (["tokenizer.name=bert-base-uncased"], "tokenizer.name: bert-base-uncased can't be loaded"),
         (["model.pretrained=./nowhere"], "error: model.pretrained: there is no folder ./nowhere"),
         (["model.pretrained=bert-base-uncased"], "it isn't cached, and the Hub doesn't answer"),
