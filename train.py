@@ -83,10 +83,12 @@ def run_export(arguments: list[str]) -> int:
     )
     parser.add_argument("checkpoint", help="a .pt file under runs/NAME/checkpoints")
     parser.add_argument("folder", help="made; it must not hold anything yet")
+    help = "read it although torch before 2.10 can be made to run code by a file; your own file, that is"
+    parser.add_argument("--trust", action="store_true", help=help)
     options = parser.parse_args(arguments)
     from cadenza.models import export
 
-    print(f"exported: {export(options.checkpoint, options.folder)}")
+    print(f"exported: {export(options.checkpoint, options.folder, options.trust)}")
     return 0
 
 

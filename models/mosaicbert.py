@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForMaskedLM
 from cadenza.algorithms import GLU, ALiBi, VocabPadding
 from cadenza.algorithms.vocab_padding import NEVER
 from cadenza.models.errors import ModelError
+from cadenza.surgery.checkpoint import unsafe_pickles
 from cadenza.surgery.history import history
 
 WEIGHTS = "pytorch_model.bin"
@@ -32,18 +33,21 @@ SURGERIES = {repr(ALiBi()), repr(GLU())}
 FOREIGN = ("architectures", "dtype", "model_type", "transformers_version")  # of the config: not the model's
 
 
-def load_mosaicbert(folder: str | Path) -> BertForMaskedLM:
+def load_mosaicbert(folder: str | Path, trusted: bool = False) -> BertForMaskedLM:
     """A MosaicBERT as it was published, as stock BERT after `alibi` and `glu`: the same logits.
 
     The 142 tensors of a 12-layer model (arXiv 2312.17482) are in `pytorch_model.bin` or `model.safetensors`,
     beside `config.json`; the remote code there isn't run. All words of the published table, the padded
     ones too, are words here. For another head, `save` it and `load` it with one.
 
+    Args:
+        trusted: read `pytorch_model.bin` although torch, before 2.10, can be made to run code by it.
+
     Raises:
         ModelError: a file is missing or isn't of this layout; the message names it, and what differs.
     """
     folder = Path(folder)
-    published = _read(folder)
+    published = _read(folder, trusted)
     model = BertForMaskedLM(_config(folder, published))
     ALiBi().operate(model)
     GLU().operate(model)
@@ -79,10 +83,12 @@ def save_mosaicbert(model: BertForMaskedLM, folder: str | Path) -> Path:
     return folder
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
+def _read(folder: Path, trusted: bool) -> dict[str, Tensor]:
     there = [path for name in ("model.safetensors", WEIGHTS) if (path := folder / name).is_file()]
     if not there:
         raise ModelError(f"load_mosaicbert: {folder} holds neither {WEIGHTS} nor model.safetensors")
+    if there[0].name == WEIGHTS and not trusted and (reason := unsafe_pickles()):
+        raise ModelError(f"load_mosaicbert: {there[0]}: {reason}, or pass trusted=True")
     try:
         if there[0].suffix == ".safetensors":
             return load_file(there[0])

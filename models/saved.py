@@ -15,7 +15,9 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from cadenza.algorithms import REGISTRY
 from cadenza.models.card import card
 from cadenza.models.errors import ModelError
+from cadenza.models.stock import in_short
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
+from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype
 from cadenza.surgery.saving import outermost
 
@@ -70,7 +72,7 @@ def build_stock(fields: dict[str, Any]) -> Any:
     """A model by its config with a record of surgeries; its weights are new."""
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])
     config, _ = _stock_config(fields, fields["cadenza"], surgeries, {})
-    stock = getattr(transformers, fields["architectures"][0])
+    stock = _stock_class(fields)
     model = _rebuilt(stock, surgeries, soft=False)(config)
     retype(model, stock)
     return model
@@ -81,16 +83,16 @@ def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **op
     record = fields["cadenza"]
     surgeries = surgeries_of(record["surgeries"])
     config, options = _stock_config(fields, record, surgeries, options)
-    saved = getattr(transformers, fields["architectures"][0])
+    saved = _stock_class(fields)
     stock = saved if auto is None else _class_of(auto, config)
     if stock is not saved:
         new = _new_layers(stock, saved, config)
         surgeries = [surgery.sparing(new) for surgery in surgeries]
     rebuilt = _rebuilt(stock, surgeries, soft=stock is not saved)
     try:
-        loaded = rebuilt.from_pretrained(folder, config=config, **options)
+        loaded = rebuilt.from_pretrained(folder, config=config, **{**safe_weights(), **options})
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"load: the weights in {folder} can't be read: {error}") from error
+        raise ModelError(f"load: the weights in {folder} can't be read: {in_short(error)}") from error
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     retype(model, stock)
     for surgery in surgeries:
@@ -135,6 +137,15 @@ def _stock_config(
     known = type(AutoConfig.for_model(record["model_type"]))
     made: Any = known.from_dict(fields, return_unused_kwargs=True, **options)
     return made
+
+
+def _stock_class(fields: dict[str, Any]) -> type[PreTrainedModel]:
+    """The class of transformers that the config names."""
+    (name,) = fields["architectures"]
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ModelError(f"load: {name!r} is not a model of transformers {transformers.__version__}")
+    return found
 
 
 def _class_of(auto: Any, config: PreTrainedConfig) -> type[PreTrainedModel]:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from cadenza.data import hub
 from cadenza.models.errors import ModelError, nearest_field
 from cadenza.models.lora import lora_config
+from cadenza.surgery.checkpoint import safe_weights, unsafe_pickles
 
 
 def language_model(
@@ -92,7 +93,7 @@ def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: st
         raise ModelError(f"model.pretrained: there is no folder {name}")
     local = folder.is_dir() or not hub.reachable()
     source = str(folder) if folder.is_dir() else name
-    options = {"attn_implementation": attention, "local_files_only": local, **fields}
+    options = {"attn_implementation": attention, "local_files_only": local, **safe_weights(), **fields}
     try:
         return auto.from_pretrained(source, **options)
     except Exception as error:
@@ -103,4 +104,6 @@ def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: st
 
 def in_short(error: Exception) -> str:
     """An error in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    only = unsafe_pickles() if "safetensors" in text else None
+    return f"{text}; no other format is read here: {only}" if only else text

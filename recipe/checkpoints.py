@@ -6,14 +6,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cadenza.recipe.errors import RecipeError, TrainingError
-from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms
+from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms, unsafe_pickles
 
 LATEST = "latest-rank0.pt"
 
 
+TRUST = "set train.trust_load_path=true if you made it yourself"
+
+
+def refuse_foreign(path: str | Path, own: Path) -> None:
+    """Raise if loading `path` could run code that is in it, and it isn't of the run's folder `own`.
+
+    Composer unpickles what it loads. A local file is read before, as plain data, which is safe from torch
+    2.10 on; one that Composer downloads is not.
+
+    Raises:
+        RecipeError: the message says what to do about it.
+    """
+    if "://" in str(path):
+        raise RecipeError(
+            f"train.load_path: {path} would be downloaded and unpickled unread, which runs any code in it; "
+            f"download it and name the file, or {TRUST}"
+        )
+    outside = Path(path).exists() and not Path(path).resolve().is_relative_to(own.resolve())
+    if outside and (reason := unsafe_pickles()):
+        raise RecipeError(
+            f"train.load_path: {path} is not in the run's own folder {own}, and {reason}, or {TRUST}"
+        )
+
+
 def refuse_other_data(path: str | Path, packed: bool, weights_only: bool) -> None:
     """Raise if there's no checkpoint at `path`, or if a run that goes on from it would get other rows."""
-    theirs = "SequencePacking" in saved_algorithms(read(path))
+    theirs = "SequencePacking" in saved_algorithms(read(path, trusted=True))
     if theirs != packed and not weights_only:
         rows = "packed rows" if theirs else "rows of one sequence"
         right = "add algorithms.sequence_packing={}" if theirs else "leave algorithms.sequence_packing out"

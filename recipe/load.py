@@ -113,7 +113,13 @@ def _section(cls: Any, values: Any, path: str, sources: Sources) -> Any:
     try:
         return cls(**given)
     except ValueError as error:
-        raise RecipeError(f"{_blame(path, sources)}: {error}") from error
+        raise RecipeError(f"{_blame(_key_of(error, path, sources), sources)}: {error}") from error
+
+
+def _key_of(error: ValueError, path: str, sources: Sources) -> str:
+    """The key that an error's message begins with; `path` if no source says anything there."""
+    key = str(error).partition(" ")[0]
+    return key if any(_says(config, key) for _, config in sources) else path
 
 
 def _value(hint: Any, value: Any, where: str, sources: Sources) -> Any:
@@ -182,6 +188,11 @@ def _check_time(path: str, value: Any, sources: Sources) -> None:
 def _blame(path: str, sources: Sources) -> str:
     """The last source that says anything at `path`."""
     for name, config in reversed(sources):
-        if not path or OmegaConf.select(config, path, default=_blame) is not _blame:
+        if not path or _says(config, path):
             return name
     return sources[0][0]
+
+
+def _says(config: Any, path: str) -> bool:
+    """Whether anything stands at `path`."""
+    return OmegaConf.select(config, path, default=_says) is not _says

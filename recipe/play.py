@@ -86,7 +86,11 @@ def _check_checkpoint(recipe: Run, algorithms: Sequence[Algorithm]) -> None:
     if section.autoresume:
         with dist.run_local_rank_zero_first():
             path = checkpoints.latest(_folder(recipe) / "checkpoints") or path
-    if path is not None and "://" not in str(path):
+    if path is None:
+        return
+    if not section.trust_load_path:
+        checkpoints.refuse_foreign(path, _folder(recipe))
+    if "://" not in str(path):
         checkpoints.refuse_other_data(path, text.packs(algorithms), section.load_weights_only)
 
 

@@ -1,5 +1,6 @@
 """The schema of a recipe: the fields of these dataclasses are its keys, their types its types."""
 
+import re
 from dataclasses import dataclass, field
 
 from cadenza.data.config import TextConfig, TokenizerConfig
@@ -7,6 +8,7 @@ from cadenza.data.image_config import ImageConfig
 
 MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
 IMAGES = "image_classification"
+FOLDER_NAME = re.compile(r"\w[\w.+=,@ -]*(/\w[\w.+=,@ -]*)*")
 OBJECTIVES = ("masked_lm", "causal_lm", IMAGES)
 
 
@@ -79,7 +81,11 @@ class Scheduler:
 
 @dataclass
 class Train:
-    """Duration, batch sizes and what Composer's Trainer is told. Times are Composer's: `70000ba`, `1ep`."""
+    """Duration, batch sizes and what Composer's Trainer is told. Times are Composer's: `70000ba`, `1ep`.
+
+    `trust_load_path`: load `load_path` even where that could run code in it: a file that Composer downloads,
+    or, before torch 2.10, any that isn't in the run's own folder.
+    """
 
     max_duration: str = "1ep"
     global_batch_size: int = 256
@@ -91,6 +97,7 @@ class Train:
     save_interval: str | None = None
     load_path: str | None = None
     load_weights_only: bool = False
+    trust_load_path: bool = False
     autoresume: bool = False
     progress_bar: bool = True
     deterministic: bool = False
@@ -109,6 +116,13 @@ class Run:
     train: Train = field(default_factory=Train)
     loggers: dict = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not FOLDER_NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name is {self.name!r}; it must name a folder within train.run_folder: letters, digits, "
+                "spaces and . _ - + = , @, beginning with a letter or a digit, with '/' between folders"
+            )
+
     def _refuse(self, names: tuple[str, ...], objective: str) -> None:
         on = [name for name in names if self.algorithms.get(name, False) is not False]
         if on:
@@ -124,6 +138,7 @@ class Recipe(Run):
     data: TextConfig = field(default_factory=TextConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.model.objective == "causal_lm":
             self._refuse(MASKED_ONLY, "causal_lm")
 
@@ -136,4 +151,5 @@ class ImageRecipe(Run):
     data: ImageConfig = field(default_factory=ImageConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._refuse(MASKED_ONLY, IMAGES)

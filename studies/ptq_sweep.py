@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cadenza.studies import cells, ptq_findings, ptq_metrics, report
+from cadenza.surgery.checkpoint import safe_weights
 
 PLAIN = "none"
 SHARED = ("text", "windows", "window", "prompt", "dtype", "seed")  # what a cell depends on beside its keys
@@ -112,7 +113,7 @@ def _generated(cfg: Sweep, model: Any, reference: Any, windows: Tensor, cell: tu
 def _load(cfg: Sweep, name: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, cfg.dtype))
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, cfg.dtype), **safe_weights())
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

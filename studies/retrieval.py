@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from cadenza.studies import report
+from cadenza.surgery.checkpoint import safe_weights
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
@@ -222,7 +223,9 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=getattr(torch, chosen.dtype))
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        chosen.model, dtype=getattr(torch, chosen.dtype), **safe_weights()
+    )
     model, tokenizer = model.to(device).eval(), AutoTokenizer.from_pretrained(chosen.model)
     rows = evaluate(model, tokenizer, chosen.tasks, chosen.lengths, chosen.examples)
     if not rows:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cadenza.algorithms import apply_bf16_safe_rope
 from cadenza.studies import report
+from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.rope import tables, turned
 
 POSITIONS = (512, 4096, 32_768, 131_071, 1_048_575)
@@ -123,7 +124,9 @@ def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[rep
         ("bfloat16", LOW, False),
         ("bf16_safe_rope", LOW, True),
     ):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="eager", **safe_weights()
+        ).eval()
         if ours:
             apply_bf16_safe_rope(model)
         at = torch.arange(length)[None]

@@ -120,7 +120,7 @@ def test_the_recipes_differ_in_bits_alone(small):
         found = recipes[name].algorithms.get("quantization_aware_training", {})
         assert {key: found[key] for key in bits} == bits
         assert len(build.algorithms(recipes[name].algorithms)) == bool(bits)
-    same = [replace(each, name="", algorithms={}) for each in recipes.values()]
+    same = [replace(each, name="same", algorithms={}) for each in recipes.values()]
     assert same[0] == same[1] == same[2]
     assert (same[0].model.model_type == "resnet10") == small
 

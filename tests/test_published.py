@@ -96,7 +96,7 @@ def reference_logits(tensors, inputs):
 
 @pytest.mark.parametrize("padding", [None, "right", "left"])
 def test_equals_the_reference(published, tensors, padding):
-    model = load_mosaicbert(published)
+    model = load_mosaicbert(published, trusted=True)
     inputs = batch("bert", length=41, padding=padding)
     with torch.no_grad():
         logits = model(**inputs).logits
@@ -106,7 +106,7 @@ def test_equals_the_reference(published, tensors, padding):
 
 
 def test_the_tensors_are_written_back_bit_for_bit(published, tensors, tmp_path):
-    save_mosaicbert(load_mosaicbert(published), tmp_path / "again")
+    save_mosaicbert(load_mosaicbert(published, trusted=True), tmp_path / "again")
     written = torch.load(tmp_path / "again/pytorch_model.bin", weights_only=True)
     assert len(tensors) == 142
     assert written.keys() == tensors.keys()
@@ -116,21 +116,21 @@ def test_the_tensors_are_written_back_bit_for_bit(published, tensors, tmp_path):
     config = json.loads((tmp_path / "again/config.json").read_text())
     assert config["hidden_size"] == HIDDEN
     assert config["vocab_size"] == WORDS
-    load_mosaicbert(tmp_path / "again")
+    load_mosaicbert(tmp_path / "again", trusted=True)
 
 
 def test_safetensors_without_the_tied_copy(published, tensors, tmp_path):
     inputs = batch("bert")
-    expected = load_mosaicbert(published)(**inputs).logits
+    expected = load_mosaicbert(published, trusted=True)(**inputs).logits
     (published / "pytorch_model.bin").unlink()
     del tensors["cls.predictions.decoder.weight"]
     save_file(tensors, published / "model.safetensors")
-    assert torch.equal(load_mosaicbert(published)(**inputs).logits, expected)
+    assert torch.equal(load_mosaicbert(published, trusted=True)(**inputs).logits, expected)
 
 
 def test_it_goes_on_as_any_model(published, tmp_path):
     """Unpadding and the head's shortcut on top; saved and loaded with another head."""
-    model = load_mosaicbert(published)
+    model = load_mosaicbert(published, trusted=True)
     inputs = batch("bert")
     expected = model(**inputs).loss
     apply_unpadding(model)
@@ -156,13 +156,13 @@ def test_a_padded_vocabulary_is_written_as_words_that_cannot_win(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_mosaicbert(model, tmp_path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(load_mosaicbert(tmp_path)(**inputs).logits, expected)
+    assert torch.equal(load_mosaicbert(tmp_path, trusted=True)(**inputs).logits, expected)
 
 
 def test_what_is_no_mosaicbert_is_said(published, tensors, tmp_path):
     def refused(folder, message):
         with pytest.raises(ModelError, match=message):
-            load_mosaicbert(folder)
+            load_mosaicbert(folder, trusted=True)
 
     refused(tmp_path / "nowhere", "holds neither pytorch_model.bin nor model.safetensors")
     torch.save({**tensors, "more": torch.ones(1)}, published / "pytorch_model.bin")
