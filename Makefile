@@ -6,7 +6,7 @@ TESTED = -m pytest -q -n 2 --dist worksteal
 # Images that set it compile torch, transformers and composer anew in each process: 12 seconds of 27.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install train test test-pins test-gpu check fast bench bench-gpu lint format types link clean
+.PHONY: install train test test-pins test-gpu mutants check fast bench bench-gpu lint format types link clean
 
 install: .venv/.installed
 
@@ -33,6 +33,9 @@ test: install
 
 test-pins: .venv-pins/.installed
 	.venv-pins/bin/python $(TESTED) -m "not slow"
+
+mutants: install # how much the tests notice: make mutants ARGS="--count 100 --seed 3"
+	$(BIN)/python tests/mutants $(ARGS)
 
 check: lint
 	$(MAKE) --no-print-directory --jobs 2 types fast
