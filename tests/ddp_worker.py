@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from cases import CASES
 from families import batch, build
+from patience import PATIENCE
 from torch.nn.parallel import DistributedDataParallel
 
 WORLD = 2
@@ -24,15 +25,16 @@ def loss_of(model, inputs):
     return out.logits[..., :90].square().mean(dim=(1, 2)).sum()
 
 
-def join(rank, port):
+def join(rank, meeting):
+    """Meet the other rank by the file `meeting`."""
     torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=120)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD, timeout=timeout)
+    timeout = datetime.timedelta(seconds=PATIENCE)
+    meet = {"init_method": f"file://{meeting}", "rank": rank, "world_size": WORLD}
+    dist.init_process_group("gloo", timeout=timeout, **meet)
 
 
-def worker(rank, port, jobs, failures):
-    join(rank, port)
+def worker(rank, meeting, jobs, failures):
+    join(rank, meeting)
     for family, names in jobs:
         inputs = batch(family, rows=2 * WORLD)
         mine = {key: value[rank::WORLD] for key, value in inputs.items()}

@@ -32,9 +32,9 @@ def losses(model, inputs, shared=False):
     return seen
 
 
-def worker(rank, port, jobs, failures):
+def worker(rank, meeting, jobs, failures):
     warnings.simplefilter("ignore")
-    join(rank, port)
+    join(rank, meeting)
     for family, names in jobs:
         inputs = batch(family, rows=2 * WORLD)
         mine = {key: value[rank::WORLD] for key, value in inputs.items()}

@@ -12,8 +12,8 @@ from cadenza.algorithms import apply_quantization_aware_training, set_activation
 from cadenza.surgery.calibration import average_over_ranks, calibrating
 
 
-def worker(rank, port, jobs, failures):
-    join(rank, port)
+def worker(rank, meeting, jobs, failures):
+    join(rank, meeting)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3))
     apply_quantization_aware_training(model)

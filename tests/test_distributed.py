@@ -1,6 +1,6 @@
 """Two gloo processes: DDP and FSDP over every technique and family equal one process on the whole batch."""
 
-import socket
+import tempfile
 
 import ddp_worker
 import fsdp_worker
@@ -15,12 +15,9 @@ CHOSEN = [job for job in EACH if job[0] == "bert" or job == ("llama", ["bf16_saf
 
 
 def failures_of(worker, jobs):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with mp.get_context("spawn").Manager() as manager:
+    with tempfile.TemporaryDirectory() as folder, mp.get_context("spawn").Manager() as manager:
         failures = manager.list()
-        mp.spawn(worker, args=(port, jobs, failures), nprocs=ddp_worker.WORLD)
+        mp.spawn(worker, args=(f"{folder}/meeting", jobs, failures), nprocs=ddp_worker.WORLD)
         return list(failures)
 
 

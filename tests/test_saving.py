@@ -9,6 +9,7 @@ import torch
 from cases import CASES, PAIRS, TOGETHER, claimed
 from composer.algorithms.warnings import NoEffectWarning
 from families import batch, build
+from patience import PATIENCE
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from cadenza.algorithms import apply_alibi, apply_glu, apply_sparse_prediction, apply_vocab_padding
@@ -116,7 +117,7 @@ def test_without_cadenza_nothing_loads_silently(options, said, auto, family, tmp
     save(operated(family, ["alibi"]), tmp_path)  # in Llama it leaves the keys as they were
     command = [sys.executable, "-W", "ignore", "-c", ALONE, auto, str(tmp_path), repr(options)]
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     assert "loaded" not in done.stdout
     assert said in done.stdout
 
@@ -135,7 +136,7 @@ def test_remote_code_loads_where_cadenza_is(tmp_path, monkeypatch):
         "assert torch.equal(logits(model, 'llama'), torch.load(sys.argv[1] + '/logits.pt'))\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from cadenza.data import hub
 
@@ -101,7 +102,7 @@ def test_the_launcher_trains_on_two_processes_and_passes_the_exit_code_on(tmp_pa
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -33,7 +33,7 @@ class ChosenTests:
 
         Quick ones come first, one of each test function before a second one's parameters.
         """
-        lines = self.data.contexts_by_lineno(str(self.root / path))
+        lines = self.data.contexts_by_lineno(path)
         near = [lines[line] for line in range(first, last + 1) if line in lines]
         ids = _ids(near) if near and not any("" in contexts for contexts in near) else set()
         ids = ids or _ids(lines.values())
