@@ -17,7 +17,7 @@ import random
 import shutil
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chosen_tests import ChosenTests
@@ -66,29 +66,23 @@ def sources(only: str) -> list[str]:
 
 def surviving(sample: list[Mutant], tests: ChosenTests, jobs: int) -> list[Mutant]:
     """The mutants that no test notices."""
-    waiting, survivors = queue.Queue(), []
-    for mutant in sample:
-        waiting.put(mutant)
     preload()
+    free: queue.Queue[Path] = queue.Queue()
+    for number in range(jobs):
+        free.put(checkout(KEPT / f"copy{number}"))
+    if _fails(tests.within(tests.of("recipe/play.py", 1, 1)), tests, KEPT / "copy0"):
+        raise SystemExit(f"tests fail without any mutant: see {KEPT / 'copy0/said.txt'}")
 
-    def work(number: int) -> None:
-        copy = checkout(KEPT / f"copy{number}")
-        while True:
-            try:
-                mutant = waiting.get_nowait()
-            except queue.Empty:
-                return
-            noticed = is_noticed(mutant, tests, copy)
-            print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant}", flush=True)
-            if not noticed:
-                survivors.append(mutant)
+    def meet(mutant: Mutant) -> bool:
+        copy = free.get()
+        noticed = is_noticed(mutant, tests, copy)
+        free.put(copy)
+        print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant}", flush=True)
+        return noticed
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return survivors
+    with ThreadPoolExecutor(jobs) as pool:
+        met = list(pool.map(meet, sample))
+    return [mutant for mutant, noticed in zip(sample, met, strict=True) if not noticed]
 
 
 def preload() -> None:
@@ -142,6 +136,8 @@ def _fails(ids: list[str], tests: ChosenTests, copy: Path) -> bool:
     if process.is_alive():
         process.kill()
         process.join()
+    if process.exitcode in (3, 4, 5):  # pytest's own errors: wrong use, nothing collected
+        raise SystemExit(f"pytest ended with {process.exitcode} in {copy}: see said.txt there")
     return process.exitcode != 0
 
 
@@ -157,7 +153,7 @@ def _run(ids: list[str], copy: Path) -> None:
         os.dup2(said.fileno(), 2)
         import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+        options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
         code = pytest.main([*options, f"--basetemp={copy / 'tmp'}", *ids])
     os._exit(int(code))
 
