@@ -30,6 +30,11 @@ PAIRS = [
 ]
 
 
+def stem(path):
+    """A test's name is the same in any checkout."""
+    return Path(str(path)).stem
+
+
 def write(folder, text, name="mine.yaml"):
     path = folder / name
     path.write_text(text)
@@ -42,8 +47,8 @@ def test_there_are_recipes():
     assert {Path(path).stem for path in OVERLAYS} >= {"cpu", "8xgpu"}
 
 
-@pytest.mark.parametrize("recipe", [path for path in RECIPES if "anchor_" in path])
-@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if "anchor_" in path], ids=stem)
+@pytest.mark.parametrize("baseline", BASELINES, ids=stem)
 def test_every_long_recipe_takes_every_baseline(recipe, baseline):
     loaded = load([recipe, baseline], [])
     (anchor,) = (a for a in build.algorithms(loaded.algorithms) if type(a).__name__ == "AnchorAttention")
@@ -61,7 +66,7 @@ def test_the_long_recipes_are_the_papers():
         assert recipe.model.config["rope_parameters"]["rope_theta"] == 1e7
 
 
-@pytest.mark.parametrize(("recipe", "overlay"), PAIRS)
+@pytest.mark.parametrize(("recipe", "overlay"), PAIRS, ids=stem)
 def test_every_recipe_takes_every_overlay(recipe, overlay):
     loaded = load([recipe] + ([overlay] if overlay else []), [])
     assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else Recipe)
