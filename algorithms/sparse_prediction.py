@@ -101,11 +101,12 @@ class LabelledLoss:
         if self.keeps_logits or not (self.training and torch.is_grad_enabled()):
             return super().forward(*args, labels=labels[None], labelled=rows, **kwargs)
         wants_dict = kwargs.pop("return_dict", None)
+        wants_dict = self.config.return_dict if wants_dict is None else wants_dict
         with sparse_lookup(self):
             output = super().forward(*args, labelled=rows, return_dict=True, **kwargs)
         loss = cross_entropy_(output["logits"].flatten(0, 1), labels)
         output = type(output)(**{**output, "loss": loss, "logits": None})
-        return output if wants_dict in (None, True) else output.to_tuple()
+        return output if wants_dict else output.to_tuple()
 
 
 @contextmanager

@@ -180,7 +180,13 @@ def test_tuples():
     apply_glu(model)
     apply_glu(stock)
     inputs = batch("bert")
-    assert model.train()(**inputs, return_dict=False)[0].ndim == 0
+    (loss,) = model.train()(**inputs, return_dict=False)
+    assert isinstance(loss, torch.Tensor)
+    assert model(**inputs, return_dict=True).loss.ndim == 0
+    model.config.return_dict = False
+    (loss,) = model(**inputs)
+    assert loss.ndim == 0
+    model.config.return_dict = True
     ours, theirs = model.eval()(**inputs, return_dict=False), stock(**inputs, return_dict=False)
     assert len(ours) == len(theirs) == 2
 
