@@ -88,6 +88,36 @@ def test_slopes_of_twelve_heads():
     assert alibi_slopes(12).tolist() == pytest.approx(known, abs=1e-6)
 
 
+def test_the_bias_is_rounded_once():
+    """bfloat16 counts to 256; queries stand at the last keys."""
+    query = torch.zeros(1, 4, 3, 8, dtype=torch.bfloat16)
+    key = torch.zeros(1, 4, 700, 8, dtype=torch.bfloat16)
+    distance = (torch.arange(700)[None] - torch.arange(697, 700)[:, None]).abs()
+    exact = -torch.tensor(slopes(4), dtype=torch.float64)[:, None, None] * distance
+    found = AlibiBias()(query, key)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())
+    assert AlibiBias()(query.double(), key.double()).equal(exact)
+    assert torch.equal(AlibiBias()(query[0], key[0]), found), "with a batch or without"
+
+
+def test_slopes_are_exact_where_they_are_asked_for():
+    assert alibi_slopes(6).dtype == torch.float64
+    assert alibi_slopes(2, "meta").device.type == "meta"
+    assert repr(AlibiBias()) == "alibi"
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_transformers_draws_no_table_anew(family):
+    """As it does of modules that it doesn't know to be initialized."""
+    model = build(family)
+    for module in model.modules():
+        module._is_hf_initialized = False
+    apply_alibi(model)
+    model.init_weights()
+    assert model(**batch(family)).loss.isfinite()
+
+
 @pytest.mark.parametrize("family", LEARNED_POSITIONS)
 def test_no_position_table_is_left_and_any_length_runs(family):
     model = build(family)
