@@ -1,12 +1,18 @@
 """Low-precision norms against plain float64 norms, under autocast and without."""
 
+import importlib
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
+from composer.algorithms.warnings import NoEffectWarning
+from composer.core import Event, Precision
 from families import batch, build
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from cadenza.algorithms import apply_low_precision_norm
+from cadenza.algorithms import LowPrecisionNorm, apply_low_precision_norm
 from cadenza.surgery import NoEffect
 
 SHAPES = [(1, 1), (3, 7), (2, 5, 33)]
@@ -91,3 +97,46 @@ def test_norms_of_another_kind_are_left_alone():
 
     with pytest.raises(NoEffect):
         apply_low_precision_norm(nn.Sequential(Centred(4)))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+def test_rms_norms_by_family_keep_their_eps(model_type):
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    norm_class = getattr(module, f"{model_type.capitalize()}RMSNorm")
+    check_eps(norm_class(8, eps=0.5))
+
+
+@pytest.mark.parametrize("norm_class", [nn.LayerNorm, nn.RMSNorm])
+def test_norms_of_torch_keep_their_eps(norm_class):
+    check_eps(norm_class(8, eps=0.5))
+
+
+def check_eps(norm):
+    model = nn.Sequential(norm)
+    assert len(apply_low_precision_norm(model)) == 1
+    x = torch.linspace(-1, 1, 8).bfloat16()[None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(x.float())
+    expected = plain(norm, x.double())
+    assert (found.double() - expected).abs().max() < 2**-7
+    norm.eps = norm.variance_epsilon = 1e-6
+    assert (plain(norm, x.double()) - expected).abs().max() > 0.1
+
+
+def test_it_warns_where_nothing_is_low():
+    algorithm = LowPrecisionNorm()
+    for precision, count in ((Precision.FP32, 1), (Precision.AMP_BF16, 0), (Precision.AMP_FP16, 0)):
+        state = SimpleNamespace(
+            algorithms=[algorithm],
+            model=nn.Sequential(nn.LayerNorm(4)),
+            optimizers=(),
+            precision=precision,
+            load_model_state=None,
+            load_state_dict=None,
+        )
+        logger = SimpleNamespace(log_hyperparameters=lambda values: None)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            algorithm.apply(Event.INIT, state, logger)
+        assert [w.category for w in said] == [NoEffectWarning] * count
+        assert len(algorithm.report) == 1

@@ -1,10 +1,9 @@
 """Sparse prediction: equal loss and gradients, no dense logits, metrics on matching rows; the loss itself."""
 
-import copy
-
 import pytest
 import torch
 from families import ENCODERS, batch, build
+from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from cadenza.algorithms import (
     apply_alibi,
@@ -14,8 +13,7 @@ from cadenza.algorithms import (
     apply_unpadding,
     apply_vocab_padding,
 )
-from cadenza.models import composer_model
-from cadenza.surgery import SurgeryError
+from cadenza.surgery import NoEffect, SurgeryError
 from cadenza.surgery.cross_entropy import CHUNK, cross_entropy_
 
 WITH = {
@@ -98,55 +96,60 @@ def test_head_and_last_layer_see_labelled_rows_only():
     assert rows_seen(model, first.output.dense, inputs) == [tokens]
 
 
-def test_a_tied_embedding_has_a_dense_gradient():
-    """Looked-up rows come as a sparse gradient, and the head's takes them up; untied ones stay dense."""
-    for tied in (True, False):
-        model = build("bert", tie_word_embeddings=tied).train()
-        apply_sparse_prediction(model)
-        model(**batch("bert")).loss.backward()
-        words = model.get_input_embeddings()
-        assert not words.weight.grad.is_sparse
-        assert not words.sparse
-
-
-def updated(model, inputs, outputs):
-    """The metrics of a Composer model after one batch."""
-    metrics = copy.deepcopy(model.get_metrics(is_train=False))
-    outputs = model.eval_forward(dict(inputs), outputs)
-    for metric in metrics.values():
-        model.update_metric(inputs, outputs, metric)
-    return {name: float(metric.compute()) for name, metric in metrics.items()}
-
-
-@pytest.mark.parametrize("family", ENCODERS)
-def test_composer_metrics_see_the_matching_rows(family):
-    inputs = batch(family)
-    stock = composer_model(build(family))
-    model = composer_model(build(family))
-    apply_unpadding(model)
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_the_last_layer_is_the_last_of_three(family):
+    if family == "bert":
+        model = build("bert", num_hidden_layers=3)
+    else:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+        model = XLMRobertaForMaskedLM(XLMRobertaConfig(vocab_size=90, pad_token_id=0, **sizes))
+    inputs = batch("bert")
+    labelled = int((inputs["labels"] != -100).sum())
     apply_sparse_prediction(model)
+    *others, last = model.base_model.encoder.layer
+    assert rows_seen(model.train(), last.output.dense, inputs) == [labelled]
+    assert all(rows_seen(model, layer.output.dense, inputs) == [39] for layer in others)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_tied_embedding_has_a_dense_gradient(tied, asked):
+    """Looked-up rows come as a sparse gradient, and the head's takes them up; untied ones stay."""
+    model, seen = build("bert", tie_word_embeddings=tied).train(), []
+    apply_sparse_prediction(model)
+    words = model.get_input_embeddings()
+    words.sparse = asked
+    words.register_forward_pre_hook(lambda module, args: seen.append(module.sparse))
+    model(**batch("bert")).loss.backward()
+    assert seen == [tied or asked]
+    assert words.weight.grad.is_sparse == (asked and not tied)
+    assert words.sparse == asked
+
+
+def test_a_failed_step_leaves_the_lookup_as_it_was():
+    model = build("bert").train()
+    apply_sparse_prediction(model)
+    with pytest.raises(IndexError):
+        model(input_ids=torch.tensor([[90]]), labels=torch.tensor([[5]]))
+    assert not model.get_input_embeddings().sparse
+
+
+def test_training_mode_without_gradients_keeps_the_logits():
+    """The loss then turns them into nothing."""
+    model, stock = (build("bert", **NO_DROPOUT).train() for _ in range(2))
+    apply_sparse_prediction(model)
+    inputs = batch("bert")
     with torch.no_grad():
-        expected = updated(stock, inputs, None)
-        assert updated(model, inputs, None) == pytest.approx(expected, rel=1e-5)
+        ours, theirs = model(**inputs), stock(**inputs)
+    assert (ours.logits[0] - theirs.logits[inputs["labels"] != -100]).abs().max() < 1e-6
+    assert abs(ours.loss - theirs.loss) < 1e-6
 
 
-def test_training_metrics_keep_the_logits():
-    inputs = batch("bert")
-    model = composer_model(build("bert"), train_metrics=True)
-    apply_sparse_prediction(model)
-    outputs = model.train()(dict(inputs))
-    assert outputs.logits.shape[1] == int((inputs["labels"] != -100).sum())
-    updated(model, inputs, outputs)
-
-
-def test_evaluation_computes_no_dense_logits():
-    model = composer_model(build("bert"))
-    apply_sparse_prediction(model)
-    inputs = batch("bert")
-    decoder, seen = model.model.cls.predictions.decoder, []
-    decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1].numel()))
-    model.eval_forward(dict(inputs))
-    assert seen == [int((inputs["labels"] != -100).sum())]
+def test_a_head_without_a_base_to_lead_is_left_alone():
+    model = build("bert")
+    model.config.is_encoder_decoder = True
+    with pytest.raises(NoEffect):
+        apply_sparse_prediction(model)
 
 
 def test_no_label_is_the_mean_of_nothing():
