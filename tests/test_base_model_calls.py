@@ -220,3 +220,44 @@ def test_alibi_looks_up_no_position_of_embeddings_either():
     ids = batch("bert", length=50, padding=None)["input_ids"]
     embeds = model.get_input_embeddings()(ids)
     assert (model(inputs_embeds=embeds).logits - model(input_ids=ids).logits).abs().max() < 1e-6
+
+
+def reset(model):
+    apply_anchor_attention(model, reset_positions=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "techniques"),
+    [
+        ("bert", [apply_unpadding]),
+        ("bert", [apply_alibi]),
+        ("bert", [apply_sequence_packing]),
+        ("roberta", [apply_unpadding]),
+        ("gpt2", [apply_unpadding]),
+        ("gpt2", [apply_alibi]),
+        ("llama", [apply_bf16_safe_rope]),
+        ("llama", [apply_bf16_safe_rope, apply_unpadding]),
+        ("llama", [apply_anchor_attention, apply_unpadding]),
+        ("llama", [reset, apply_bf16_safe_rope]),
+    ],
+)
+def test_everything_is_made_where_the_tokens_are(family, techniques):
+    """On a device that computes with nothing but itself."""
+    model = build(family)
+    for apply in techniques:
+        apply(model)
+    model.to("meta").config.pad_token_id = None  # GPT-2 would look for it among the tokens
+    packs = {apply_sequence_packing, apply_anchor_attention, reset} & set(techniques)
+    documents = torch.tensor([[0, 1, 1, 1, 2, 2], [0, 3, 3, -1, -1, -1]]) + (family == "bert")
+    given = {"document_ids": torch.where(documents < 1, -1, documents) if family == "bert" else documents}
+    logits = model(IDS.to("meta"), **(given if packs else {})).logits
+    assert (logits.shape, logits.device.type) == ((2, 6, 90), "meta")
+
+
+def test_cached_keys_are_turned_where_they_are():
+    model = build("llama").to("meta")
+    apply_bf16_safe_rope(model)
+    cache = DynamicCache(config=model.config)
+    for _part in range(2):
+        logits = model(IDS.to("meta"), past_key_values=cache).logits
+    assert (logits.device.type, cache.get_seq_length()) == ("meta", 12)

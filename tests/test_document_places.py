@@ -111,6 +111,7 @@ def test_everything_stands_where_the_tokens_are():
     for name in ("cu_seqlens", "of_token", "positions", "anchor_tokens", "anchor_of_token"):
         assert getattr(documents, name).device.type == "meta", name
     assert documents.anchored_cu_seqlens.device.type == "meta"
+    assert Anchor("anchor", True).positions(documents).device.type == "meta"
     assert from_mask(torch.tensor([[1, 0]]), 1, 2, torch.device("meta")).indices.device.type == "meta"
 
 

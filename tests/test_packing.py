@@ -8,7 +8,7 @@ import torch
 from families import batch, build
 from omegaconf import OmegaConf
 
-from cadenza.algorithms import SequencePacking, apply_sequence_packing
+from cadenza.algorithms import REGISTRY, SequencePacking, apply_sequence_packing
 from cadenza.data import TextConfig, build_dataspec, build_tokenizer
 from cadenza.data.config import TokenizerConfig
 from cadenza.data.packing import PackedDocuments, PackedStream, first_fit, waste
@@ -160,4 +160,4 @@ def test_a_recipe_trains_on_packed_rows(tmp_path):
 
 
 def test_only_sequence_packing_packs():
-    assert SequencePacking.packs_rows
+    assert [cls for cls in REGISTRY.values() if getattr(cls, "packs_rows", False)] == [SequencePacking]

@@ -145,6 +145,14 @@ def test_training_mode_without_gradients_keeps_the_logits():
     assert abs(ours.loss - theirs.loss) < 1e-6
 
 
+def test_whether_logits_are_kept_stands_on_the_head_alone():
+    model = build("bert")
+    report = apply_sparse_prediction(model)
+    assert [module for module in model.modules() if "keeps_logits" in vars(module)] == [model]
+    report.undo()
+    assert "keeps_logits" not in vars(model)
+
+
 def test_a_head_without_a_base_to_lead_is_left_alone():
     model = build("bert")
     model.config.is_encoder_decoder = True

@@ -197,6 +197,15 @@ def test_flash_attn_drops_as_asked(monkeypatch):
     assert [options["window_size"] for options in asked] == [(-1, -1), (0, 0), (4, 0)]
 
 
+def test_block_masks_and_biases_are_made_where_the_tokens_are():
+    """On a device that computes with nothing but itself."""
+    documents = Documents((130, 60), torch.device("meta"), anchors=(0, 0))
+    assert varlen.live_blocks(call_of(documents=documents, window=5, causal=True)).device.type == "meta"
+    query, mask = torch.zeros(1, 2, 3, 4, device="meta"), torch.ones(1, 1, 3, 3, device="meta").bool()
+    bias = AlibiBias()(query, query)
+    assert added(mask, bias, query).device.type == added(mask, None, query).device.type == "meta"
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_hidden_keys_get_the_lowest_number_of_the_dtype(dtype):
     """Not -inf: a row that sees nothing must not become NaN."""
