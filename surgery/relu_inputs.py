@@ -26,9 +26,10 @@ KEEPS |= {
 }
 KEEPS |= {F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.flatten}
 KEEPS |= {torch.reshape, torch.mean, torch.sum, torch.transpose, torch.permute, torch.cat, torch.concat}
-KEEPS |= {operator.add, operator.iadd, operator.mul, torch.add, torch.mul, operator.getitem}
 KEEPS |= {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "mean", "sum", "squeeze"}
-KEEPS |= {"unsqueeze", "to", "float", "add", "mul", "clone", "expand"}
+KEEPS |= {"unsqueeze", "to", "float", "clone", "expand", operator.getitem}
+# What does if none of its numbers is negative either.
+ADDS = {operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul, "add", "mul"}
 
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
@@ -71,12 +72,27 @@ class _Called(nn.Module):
         return self.inner(*[x] * max(self.count, 1))
 
 
+class _Proxy(fx.Proxy):
+    """One that records `x += y` as what it is; torch.fx takes it for `x = x + y`."""
+
+
+def _recorded(function: Any) -> Any:
+    return lambda x, y: x.tracer.create_proxy("call_function", function, (x, y), {})
+
+
+for _function in IN_PLACE:
+    setattr(_Proxy, f"__{_function.__name__}__", _recorded(_function))
+
+
 class _Tracer(fx.Tracer):
     """One that takes a module for a black box where its forward raises; `failed` has their paths."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failed: list[str] = []
+
+    def proxy(self, node: Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
@@ -101,7 +117,7 @@ def _traced(module: nn.Module, prefix: str) -> Iterator[tuple[str, bool]]:
         if node.op == "call_module":
             inside = prefix + str(node.target).removeprefix("inner").removeprefix(".")
             entering: Any = node.args[0] if node.args else None
-            yield inside, known.get(entering, False)
+            yield inside, known.get(entering, False) and not _is_written(entering)
     for path in dict.fromkeys(tracer.failed):
         for name, child in modules[path].named_children():
             yield from _traced(
@@ -110,15 +126,27 @@ def _traced(module: nn.Module, prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def _is_nonnegative(node: Node, modules: dict[str, nn.Module], known: dict[Node, bool]) -> bool:
-    if any(_writes(user, node) for user in node.users):
-        return False
+    """Whether what `node` gives is not negative, whatever is done to it later."""
     does: Any = node.target
     if node.op == "call_module":
         does = stock_class(modules[does])
     elif node.op not in ("call_function", "call_method"):
         return False
-    inputs = [known.get(each, False) for each in node.all_input_nodes]
-    return does in FROM or (does in KEEPS and bool(inputs) and all(inputs))
+    if does in FROM:
+        return True
+    inputs = [known[each] and not _is_written(each, but_by=node) for each in node.all_input_nodes]
+    keeps = does in KEEPS or (does in ADDS and not _has_negative_number(node))
+    return keeps and bool(inputs) and all(inputs)
+
+
+def _has_negative_number(node: Node) -> bool:
+    numbers = (*node.args, *node.kwargs.values())
+    return any(isinstance(each, int | float) and each < 0 for each in numbers)
+
+
+def _is_written(node: Node, but_by: Node | None = None) -> bool:
+    """Whether the tensor of `node` is changed in place, by another than `but_by`."""
+    return any(_writes(user, node) for user in node.users if user is not but_by)
 
 
 def _writes(user: Node, node: Node) -> bool:
