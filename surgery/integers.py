@@ -77,11 +77,14 @@ def check_converted(model: nn.Module, integers: Integers, *inputs: Any, toleranc
     Raises:
         SurgeryError: it is beyond `tolerance`.
     """
-    copied, training = copy.deepcopy(model).eval(), model.training
+    copied, modes = copy.deepcopy(model).eval(), [(m, m.training) for m in model.modules()]
     load_converted(copied, integers)
-    with torch.no_grad():
-        expected, found = _tensor(model.eval()(*inputs)), _tensor(copied(*inputs))
-    model.train(training)
+    try:
+        with torch.no_grad():
+            expected, found = _tensor(model.eval()(*inputs)), _tensor(copied(*inputs))
+    finally:
+        for module, training in modes:
+            module.training = training
     off = float((expected - found).abs().max() / expected.abs().max())
     if not off <= tolerance:
         raise SurgeryError(
