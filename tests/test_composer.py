@@ -1,6 +1,7 @@
 """Under Composer: played on INIT, the same as the functional form, soft when asked, trained whole."""
 
 import copy
+import runpy
 import warnings
 
 import pytest
@@ -124,7 +125,19 @@ def test_names_do_not_collide_with_composers():
         assert getattr(composer.algorithms, cls.__name__) is cls
 
 
+def test_a_name_that_composer_has_is_refused(monkeypatch):
+    import composer.algorithms
+
+    import cadenza.algorithms
+
+    runpy.run_path(cadenza.algorithms.__file__)
+    monkeypatch.setattr(composer.algorithms, "VocabPadding", object)
+    with pytest.raises(ImportError, match="has another VocabPadding; a resume would create that one"):
+        runpy.run_path(cadenza.algorithms.__file__)
+
+
 def test_the_registry_is_the_table_of_cases():
+    assert set(REGISTRY) == {*CASES, "masking_schedule"}
     assert {name for name, cls in REGISTRY.items() if issubclass(cls, Surgery)} == set(CASES)
     for name, case in CASES.items():
         assert case.algorithm is REGISTRY[name]

@@ -7,7 +7,8 @@ from cases import CASES
 from families import build
 from mosaicbert_reference import gelu, layer_norm
 
-from cadenza.algorithms import apply_glu
+from cadenza.algorithms import GLU, apply_glu
+from cadenza.algorithms.glu import VARIANTS
 from cadenza.surgery import Conflict, NoEffect, SurgeryError
 
 FAMILIES = CASES["glu"].families
@@ -36,7 +37,7 @@ def stock_size(model):
 @pytest.mark.parametrize("variant", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7)])
 def test_against_plain_formulas(family, variant, shape):
-    model = build(family)
+    model = build(family, initializer_range=0.5)  # gates of some units, where tanh isn't erf
     apply_glu(model, variant)
     first, second, _, module = next(blocks(model))
     x = torch.randn(*shape, first.in_features, requires_grad=True)
@@ -104,7 +105,19 @@ def test_new_weights_are_drawn_by_the_models_init(family):
     assert not torch.equal(weights[0], weights[1]), "each layer draws its own"
 
 
-@pytest.mark.parametrize(("size", "expected"), [(None, 48), (24, 24), (2 / 3, 32), (1.0, 48)])
+@pytest.mark.parametrize("variant", ACTIVATIONS)
+def test_activations_are_exact(variant):
+    x = torch.linspace(-6, 6, 97, dtype=torch.float64)
+    found = VARIANTS[variant]().gated(torch.stack([x, 1 + x.abs()], dim=-1))[..., 0]
+    assert (found - ACTIVATIONS[variant](x) * (1 + x.abs())).abs().max() < 1e-12
+
+
+SIZES = [(None, 48), (24, 24), (1, 1), (50, 50), (2 / 3, 32), (1.0, 48)]
+# Fractions: 28.8, 26.4, 27.84 and 28.32 on both sides of 28; 4.8 and less are not fewer than 8.
+SIZES += [(0.6, 32), (0.55, 24), (0.58, 24), (0.59, 32), (0.1, 8), (0.01, 8)]
+
+
+@pytest.mark.parametrize(("size", "expected"), SIZES)
 def test_intermediate_size(size, expected):
     model = build("bert")
     apply_glu(model, intermediate_size=size)
@@ -112,6 +125,35 @@ def test_intermediate_size(size, expected):
     assert first.weight.shape == (2 * expected, 32)
     assert second.weight.shape == (32, expected)
     assert model(torch.tensor([[4, 5, 6]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [0, -8, 0.0, -0.5, 1.01, 24.0])
+def test_sizes_that_are_none(size):
+    with pytest.raises(SurgeryError, match=f"intermediate_size {size} is neither an int nor in"):
+        GLU("geglu", size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_size_draws_both_projections(family):
+    model = build(family, hidden_size=256, dim=256, initializer_range=0.05)
+    biases = [second.bias for _, second, *_ in blocks(model)]
+    apply_glu(model, intermediate_size=120)
+    for (first, second, *_), bias in zip(blocks(model), biases, strict=True):
+        assert (first.weight.shape, second.weight.shape) == ((240, 256), (256, 120))
+        assert second.weight.std().item() == pytest.approx(0.05, rel=0.02)
+        assert (first.in_features, first.out_features) == (256, 240)
+        assert (second.in_features, second.out_features) == (120, 256)
+        assert second.bias is bias
+
+
+def test_every_option_arrives():
+    model = build("bert")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    report = apply_glu(model, "reglu", 24, optimizers=optimizer)
+    assert report.surgery == repr(GLU("reglu", 24)) == "GLU(variant='reglu', intermediate_size=24)"
+    assert report.optimizers == (optimizer,)
+    stock = "GLU(variant='geglu', intermediate_size=None)"
+    assert apply_glu(build("bert")).surgery == repr(GLU()) == stock
 
 
 def test_two_thirds_keep_the_parameter_count():

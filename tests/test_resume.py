@@ -9,7 +9,7 @@ from composer import Trainer
 from families import batch, build
 from torch.utils.data import DataLoader
 
-from cadenza.algorithms import GLU, ALiBi, FlashAttention, VocabPadding
+from cadenza.algorithms import GLU, ALiBi, FlashAttention, SparsePrediction, Unpadding, VocabPadding
 from cadenza.models import composer_model
 from cadenza.surgery import CheckpointError, in_order, ledger
 
@@ -145,6 +145,27 @@ def test_g_excluded_algorithms_stay_out(name, unbroken):
         return
     loaded = trainer([], load_strict_model_weights=False, **options)
     assert not done_on(loaded.state.model)
+
+
+@pytest.mark.parametrize("excluded", [["Unpadding"], ["Unpadding", "FlashAttention"]])
+def test_excluded_algorithms_in_a_full_load(excluded, tmp_path):
+    """Composer then loads what fits; another surgery in the list guards the load."""
+    made = trainer([Unpadding(), FlashAttention(), SparsePrediction()], tmp_path)
+    made.fit(duration="2ba")
+    checkpoint = str(tmp_path / "ep0-ba2-rank0.pt")
+    loaded = trainer([SparsePrediction()], seed=6, load_path=checkpoint, load_exclude_algorithms=excluded)
+    assert loaded.state.timestamp.batch == 2
+    names = {name for done in done_on(loaded.state.model).values() for name in done}
+    assert names == {"Unpadding", "FlashAttention", "SparsePrediction"} - set(excluded)
+    mine, theirs = loaded.state.model.state_dict(), made.state.model.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+def test_an_excluded_surgery_leaves_weights_that_do_not_fit(tmp_path):
+    trainer([GLU(), SparsePrediction()], tmp_path).fit(duration="2ba")
+    options = {"load_path": str(tmp_path / "ep0-ba2-rank0.pt"), "load_exclude_algorithms": ["GLU"]}
+    with pytest.raises(CheckpointError, match=r"the checkpoint is of another model: .*size mismatch"):
+        trainer([SparsePrediction()], **options)
 
 
 @names

@@ -12,9 +12,16 @@ from families import batch, build
 from patience import PATIENCE
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from cadenza.algorithms import apply_alibi, apply_glu, apply_sparse_prediction, apply_vocab_padding
+from cadenza.algorithms import (
+    apply_alibi,
+    apply_glu,
+    apply_post_training_quantization,
+    apply_sparse_prediction,
+    apply_vocab_padding,
+)
 from cadenza.models import ModelError, composer_model, load, save
 from cadenza.surgery import SurgeryError, history, ledger
+from cadenza.surgery.quantized_linear import Quantized
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +166,28 @@ def test_a_fine_tuning_head_gets_the_whole_encoder(tmp_path):
     assert all(p.grad is not None for p in loaded.parameters())
     save(loaded, tmp_path / "tuned")
     assert torch.equal(load(tmp_path / "tuned")(**inputs).logits, loaded(**inputs).logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"except_": ["*.layer.0.*"]}, {"0"}),
+        ({"only": ["*.layer.1.*", "classifier"]}, {"0"}),
+        ({}, set()),
+    ],
+)
+def test_the_users_globs_hold_under_another_head(options, left, tmp_path):
+    model = build("bert")
+    apply_post_training_quantization(model, "int8", **options)
+    save(model, tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
+    linear = {path: m for path, m in loaded.named_modules() if isinstance(m, torch.nn.Linear)}
+    stock = {path for path, module in linear.items() if not isinstance(module, Quantized)}
+    assert {path for path in stock if ".layer." not in path} == {"classifier", "bert.pooler.dense"}
+    assert {n for n in "01" if any(f".layer.{n}." in path for path in stock)} == left
+    inputs = {key: value for key, value in batch("bert").items() if key != "labels"}
+    hidden = model.bert(**inputs).last_hidden_state
+    assert torch.equal(loaded.bert(**inputs).last_hidden_state, hidden)
 
 
 def test_the_bare_encoder(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from families import CONFIGS, VOCABULARY, batch, build
 
-from cadenza.algorithms import apply_vocab_padding
+from cadenza.algorithms import VocabPadding, apply_vocab_padding
 from cadenza.surgery import NoEffect, SurgeryError
 
 
@@ -73,3 +73,74 @@ def test_an_encoder_without_head():
     model = build("bert").bert
     apply_vocab_padding(model)
     assert model.embeddings.word_embeddings.num_embeddings == 128
+
+
+def test_sixty_four_is_the_default():
+    model = build("bert", vocab_size=129)
+    report = apply_vocab_padding(model)
+    assert report.surgery == repr(VocabPadding()) == "VocabPadding(multiple=64)"
+    assert [(c.before, c.after) for c in report.changes] == [
+        ("BertForMaskedLM of 129 words", "BertForMaskedLM of 192 words")
+    ]
+    model = build("bert")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    report = apply_vocab_padding(model, 32, optimizers=optimizer)
+    assert report.surgery == "VocabPadding(multiple=32)"
+    held = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert held == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_counts_words_counts_the_padded_ones(tied):
+    model = build("llama", tie_word_embeddings=tied)
+    apply_vocab_padding(model, 32)
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    counts = words.num_embeddings, head.out_features, model.config.vocab_size, model.vocab_size
+    assert counts == (96, 96, 96, 96)
+    assert (model.model.vocab_size, model.config.unpadded_vocab_size) == (96, VOCABULARY)
+    assert (head.weight is words.weight) is tied
+    assert len(head.weight) == len(words.weight) == 96
+
+
+def test_padded_words_are_far_below_all_others():
+    model = build("bert")
+    stock = model.cls.predictions.bias.detach().clone()
+    apply_vocab_padding(model, 32)
+    bias = model.cls.predictions.bias
+    assert torch.equal(bias[:VOCABULARY], stock)
+    assert (bias[VOCABULARY:] == 0).all()
+    logits = model(**batch("bert")).logits
+    assert (logits[..., VOCABULARY:] + 32752).abs().max() < 10
+    assert (logits[..., :VOCABULARY] > -1000).all()
+
+
+def test_a_head_without_bias():
+    model = build("llama", tie_word_embeddings=False)
+    head = model.get_output_embeddings()
+    x = torch.randn(3, 32)
+    expected = head(x)
+    apply_vocab_padding(model, 32)
+    assert head.bias is None
+    assert torch.allclose(head(x)[:, :VOCABULARY], expected, atol=1e-6)
+
+
+def test_frozen_words_stay_frozen():
+    model = build("llama", tie_word_embeddings=False)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    apply_vocab_padding(model, 32)
+    assert not model.get_input_embeddings().weight.requires_grad
+    assert model.get_output_embeddings().weight.requires_grad
+
+
+def test_the_stock_config_has_the_words_of_before():
+    fields = {"vocab_size": 96, "unpadded_vocab_size": 90, "hidden_size": 32}
+    assert VocabPadding.stock_config(fields) == {"vocab_size": 90, "hidden_size": 32}
+
+
+def test_only_the_outermost_model_is_padded():
+    model = torch.nn.ModuleDict({"bert": build("bert"), "words": torch.nn.Embedding(90, 4)})
+    report = apply_vocab_padding(model)
+    assert [change.path for change in report.changes] == ["bert"]
+    assert model["words"].num_embeddings == 90
+    with pytest.raises(NoEffect, match="found nothing to change in Embedding"):
+        apply_vocab_padding(torch.nn.Embedding(90, 4))
