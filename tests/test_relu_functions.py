@@ -1,6 +1,7 @@
 """What gives no negative numbers, and what keeps them away, function by function."""
 
 import operator
+import warnings
 
 import pytest
 import torch
@@ -196,6 +197,18 @@ class ByName(Called):
 class Nothing(Called):
     def forward(self, x):
         return self.b(F.relu(self.a(torch.ones(4)))) + self.a(self.b.weight)
+
+
+class Warns(Called):
+    def forward(self, x):
+        warnings.warn("of what it gets", stacklevel=1)
+        return self.b(F.relu(self.a(x)))
+
+
+def test_tracing_is_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert nonnegative_inputs(nn.Sequential(Warns())) == {"0.b"}
 
 
 @pytest.mark.parametrize(("cls", "found"), [(Two, {"b"}), (Any, {"b"}), (One, {"b"}), (ByName, set())])

@@ -47,6 +47,13 @@ def test_structure_may_come_after_what_is_not_quantized_and_go_before_it():
     report = Widen().operate(model)
     report.undo()
     assert list(model[0].surgeries) == ["Elsewhere"]
+    widened = Widen().operate(model)
+    quantized = Quantize().operate(model)
+    with pytest.raises(OrderError, match=r"^0: Quantize\(\) is in place; undo it before Widen\(\)$"):
+        widened.undo()
+    assert len(widened) == 1
+    quantized.undo()
+    widened.undo()
     Quantize().operate(model)
     with pytest.raises(OrderError, match=r"^0: Quantize\(\) is in place; apply Widen\(\) before it$"):
         Widen().operate(model)
