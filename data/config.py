@@ -63,9 +63,10 @@ class TextConfig:
             if not 0 < getattr(self, key) < 1:
                 raise DataError(f"data.{key} is {getattr(self, key)}; it must lie in (0, 1)")
         least_of = {"max_seq_len": 3, "num_workers": 0, "shuffle_buffer": 1, "upsample_times": 1}
-        for key, least in least_of.items():
-            if getattr(self, key) < least:
-                raise DataError(f"data.{key} is {getattr(self, key)}; it must be at least {least}")
+        for key, least in {**least_of, "eval_documents": 1}.items():
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise DataError(f"data.{key} is {value}; it must be at least {least}")
 
 
 @dataclass

@@ -110,20 +110,6 @@ def test_mds_names_its_install_command(monkeypatch):
         documents(TextConfig(source="mds", local="x"), train=True)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"long_documents": "pack"}, "data.long_documents is 'pack'; it must be truncate or split"),
-        ({"mlm_probability": 1.2}, r"data.mlm_probability is 1.2; it must lie in \(0, 1\)"),
-        ({"max_seq_len": 2}, "data.max_seq_len is 2; it must be at least 3"),
-        ({"num_workers": -1}, "data.num_workers is -1; it must be at least 0"),
-    ],
-)
-def test_bad_values_are_said(values, message):
-    with pytest.raises(DataError, match=message):
-        TextConfig(**values)
-
-
 def test_wordpiece_layout_and_round_trip(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
     ids = tokenizer("The A f jumps over 3 lazy dogs")["input_ids"]

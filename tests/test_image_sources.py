@@ -91,27 +91,3 @@ def test_too_few_images_are_said():
     message = r"data\.source: digits gives 1438 images for training; a batch takes 9999"
     with pytest.raises(DataError, match=message):
         build({}, batch_size=9999)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"augmentation": "mixup"},
-            "data.augmentation is 'mixup'; it must be inception or crop_flip or flip",
-        ),
-        ({"augmentation": "inception"}, "with data.source digits it must be crop_flip or flip or none"),
-        (
-            {"source": "a/b", "augmentation": "crop_flip"},
-            "data.augmentation is 'crop_flip'; with data.source a/b it must be inception or none",
-        ),
-        ({"image_size": 300}, "data.eval_resize is 256; it must be at least data.image_size, which is 300"),
-        ({"image_size": 0}, "data.image_size is 0; it must be at least 1"),
-        ({"train_images": 0}, "data.train_images is 0; it must be at least 1"),
-        ({"eval_images": -2}, "data.eval_images is -2; it must be at least 1"),
-        ({"num_workers": -1}, "data.num_workers is -1; it must be at least 0"),
-    ],
-)
-def test_bad_values_are_said(values, message):
-    with pytest.raises(DataError, match=message):
-        ImageConfig(**values)
