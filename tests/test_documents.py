@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_packing import Words, texts
 
-from cadenza.data import DataError, TextConfig, build_causal_dataspec, documents
+from cadenza.data import DataError, TextConfig, build_causal_dataspec, documents, train_wordpiece
 from cadenza.data.documents import (
     CausalLMCollator,
     TaggedDocuments,
@@ -74,6 +74,70 @@ def test_long_documents_come_more_often():
     assert sum(n < 100 for n in lengths) == sum(n < 100 for n in plain)
 
 
+def test_as_many_tokens_as_said_are_long_enough():
+    def counts(**more):
+        pieces = list(TaggedDocuments(WORDS, TextConfig(**more))(["w w", "", "w w w", "w w w w"]))
+        return [len(tokens) - 1 for tokens, _ in pieces]
+
+    assert counts(upsample_from=3, upsample_times=2) == [2, 3, 3, 4, 4], "an empty document gives none"
+    assert counts(upsample_times=2) == [2, 3, 4]
+    assert counts(upsample_from=3) == [2, 3, 4]
+
+
+def test_a_real_tokenizer_brings_no_special_tokens():
+    tokenizer = train_wordpiece(["lazy dogs jump over lazy dogs"] * 3, 300)
+    lazy, dogs = tokenizer.convert_tokens_to_ids(["lazy", "dogs"])
+    (piece,) = TaggedDocuments(tokenizer, TextConfig(domain_tag="lazy"))(["dogs dogs"])
+    assert (piece[0].tolist(), piece[1]) == ([lazy, dogs, dogs, tokenizer.sep_token_id], 1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "size", "expected"),
+    [
+        ([4], 5, [[1] * 4]),
+        ([4, 4], 5, [[1] * 4, [1] * 4]),
+        ([5], 5, [[1] * 4, [1]]),
+        ([2, 2, 1], 5, [[1, 1, 2, 2], [1]]),
+        ([3, 6], 5, [[1, 1, 1, 2], [1] * 4, [1]]),
+    ],
+)
+def test_windows_are_full_to_the_last_token(lengths, size, expected):
+    pieces = [(np.arange(10, 10 + n, dtype=np.int32), 0) for n in lengths]
+    rows = list(windows(pieces, size, anchor=1))
+    assert [row["document_ids"].tolist() for row in rows] == [[0, *ids] for ids in expected]
+    assert all(row["input_ids"][0] == 1 for row in rows)
+
+
+@pytest.mark.parametrize(("tag", "tagged"), [(6, [4, 2, 0]), (8, [4, 4, 0]), (3, [3, 0, 0]), (4, [4, 0, 0])])
+def test_a_tag_that_a_window_cuts_goes_on_in_the_next(tag, tagged):
+    pieces = [(np.arange(10, 21, dtype=np.int32), tag)]
+    rows = list(windows(pieces, 5, anchor=1))
+    assert [row["tagged"].sum().item() for row in rows] == tagged
+    for row, count in zip(rows, tagged, strict=True):
+        assert row["tagged"].tolist() == [False] + [True] * count + [False] * (len(row["tagged"]) - 1 - count)
+
+
+def test_a_tag_behind_another_document_is_cut_as_well():
+    pieces = [(np.arange(2, dtype=np.int32), 1), (np.arange(8, dtype=np.int32), 5)]
+    rows = list(windows(pieces, 5, anchor=1))
+    assert [row["tagged"].int().tolist() for row in rows] == [[0, 1, 0, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("pad", "expected"), [(9, 9), (None, 2), (0, 0)])
+def test_what_a_causal_batch_holds(pad, expected):
+    """Padded by the tokenizer's padding, or by its end token where it has none."""
+    tokenizer = Words()
+    tokenizer.pad_token_id = pad
+    rows = windows([(np.arange(10, 16, dtype=np.int32), 0)], 5, anchor=1)
+    collator = CausalLMCollator(tokenizer, boundary_loss=True)
+    batch = collator([{**row, "draw": 30 + n} for n, row in enumerate(rows)])
+    assert set(batch) == {"input_ids", "attention_mask", "document_ids", "labels", "draw"}
+    assert batch["input_ids"].tolist() == [[1, 10, 11, 12, 13], [1, 14, 15, expected, expected]]
+    assert batch["draw"].tolist() == [30, 31]
+    assert batch["labels"].tolist() == [[-100, 10, 11, 12, 13], [-100, 14, 15, -100, -100]]
+    assert torch.equal(collator.eligible(batch), batch["labels"] != -100)
+
+
 def test_labels_leave_out_anchor_padding_tags_and_boundaries():
     cfg = TextConfig(max_seq_len=12, domain_tag="web")
     made = windows(TaggedDocuments(Tagged(), cfg)(["a b c", "d e"]), 12, anchor=1)
@@ -99,6 +163,10 @@ def test_the_same_windows_from_the_same_seed():
         assert torch.equal(first[draw]["input_ids"], again[draw]["input_ids"])
         assert first[draw]["draw"] == draw
     assert not torch.equal(first[0]["input_ids"], other[0]["input_ids"])
+    order = np.random.default_rng(1).permutation(100)
+    pieces = TaggedDocuments(WORDS, cfg)([texts(100)[i] for i in order])
+    plain = list(windows(pieces, 64, anchor=1))
+    assert [row["input_ids"].tolist() for row in first.rows] == [row["input_ids"].tolist() for row in plain]
 
 
 def test_a_stream_gives_every_token_too():
@@ -119,6 +187,9 @@ def test_anchors_and_ends_of_tokenizers():
     assert anchor_id(tokenizer(bos_token_id=None, eos_token_id=6)) == 6
     assert anchor_id(WORDS) == WORDS.cls_token_id
     assert end_id(WORDS) == WORDS.sep_token_id
+    assert end_id(tokenizer(eos_token_id=0, sep_token_id=6)) == 0
+    with pytest.raises(DataError, match="no eos_token_id and no sep_token_id; long windows need one"):
+        end_id(tokenizer(bos_token_id=5))
     with pytest.raises(DataError, match="no bos_token_id and no eos_token_id"):
         anchor_id(tokenizer())
 

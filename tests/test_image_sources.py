@@ -91,3 +91,76 @@ def test_too_few_images_are_said():
     message = r"data\.source: digits gives 1438 images for training; a batch takes 9999"
     with pytest.raises(DataError, match=message):
         build({}, batch_size=9999)
+
+
+def rows_of(labels, size=20):
+    import datasets
+
+    pictures = [Image.fromarray(np.full((size, size, 3), 10 * n, np.uint8)) for n in range(len(labels))]
+    features = {"photo": datasets.Image(), "kind": datasets.Value("int64"), "kind2": datasets.ClassLabel(9)}
+    columns = {"photo": pictures, "kind": labels, "kind2": [0] * len(labels)}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """Answer `load_dataset` by the split; what was asked for."""
+    import datasets
+
+    sets = {
+        "first": rows_of([0, 1, 2, 4]),
+        "last": rows_of([1, -1]),
+        "none": rows_of([]),
+        "odd": rows_of([0, None]),
+    }
+    calls = []
+
+    def load(name, split):
+        calls.append((name, split))
+        return sets[split]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    return calls
+
+
+def of(field="kind", split="first", eval_split="last"):
+    fields = {"image_field": "photo", "label_field": field, "split": split, "eval_split": eval_split}
+    return {"source": "some/set", "image_size": 8, "eval_resize": 8, **fields}
+
+
+def test_splits_and_fields_of_a_hub_set_arrive(stored):
+    assert classes(ImageConfig(**of())) == 5, "what no feature says is counted"
+    assert classes(ImageConfig(**of("kind2"))) == 9
+    assert stored == [("some/set", "first")] * 2, "of training"
+    stored.clear()
+    train, evaluation = (build(of("kind2"), train=part, batch_size=2) for part in (True, False))
+    assert stored == [("some/set", "first"), ("some/set", "last")]
+    images, labels = next(iter(evaluation.dataloader))
+    assert labels.tolist() == [0, 0]
+    assert images.shape == (2, 3, 8, 8)
+    assert len(train.dataloader.dataset) == 4
+
+
+def test_labels_that_are_no_classes_are_said(stored):
+    dataset = build(of(), train=False).dataloader.dataset
+    assert dataset[0][1] == 1
+    with pytest.raises(DataError, match=r"row 1 of some/set, split last has the label -1, of 2 classes$"):
+        dataset[1]
+    dataset.pictures.classes = 1
+    with pytest.raises(DataError, match=r"row 0 of some/set, split last has the label 1, of 1 classes$"):
+        dataset[0]
+    odd = build(of()).dataloader.dataset
+    odd.pictures.rows = rows_of([0, None])
+    with pytest.raises(DataError, match=r"row 1 of some/set, split first has the label None, of 5 classes$"):
+        odd[1]
+    with pytest.raises(DataError, match=r"'kind' of some/set holds no whole numbers$"):
+        build(of(eval_split="odd"), train=False)
+
+
+def test_a_hub_set_without_images_is_said(stored):
+    for train, part, needed in ((True, "training", 4), (False, "evaluation", 1)):
+        said = f"some/set gives 0 images for {part}; a batch takes {needed}$"
+        with pytest.raises(DataError, match=said):
+            build(of(split="none", eval_split="none"), train=train)
+    assert classes(ImageConfig(**of(split="none"))) == 0

@@ -138,6 +138,29 @@ def test_batches_are_padded_to_eights(tokenizer):
     assert full["input_ids"].shape[1] == 64
 
 
+@pytest.mark.parametrize(
+    ("lengths", "width"),
+    [([3], 8), ([8], 8), ([9, 3], 12), ([12], 12), ([13], 13), ([17, 18], 18)],
+)
+def test_no_padding_goes_beyond_max_seq_len(tokenizer, lengths, width):
+    """Here 12, no multiple of 8; what is longer itself stays as it is."""
+    made = MaskedLMCollator(tokenizer, 0.3, 12, 0)
+    batch = made([{"input_ids": torch.arange(5, 5 + n), "draw": n} for n in lengths])
+    assert batch["input_ids"].shape == (len(lengths), width)
+    assert batch["attention_mask"].tolist() == [[1] * n + [0] * (width - n) for n in lengths]
+    assert batch["draw"].tolist() == lengths
+
+
+def test_documents_of_packed_rows_are_kept(tokenizer):
+    made = collator(tokenizer)
+    for count in (1, 2):
+        rows = [{"input_ids": torch.arange(5, 8), "document_ids": torch.tensor([1, 1, 2]), "draw": 4}] * count
+        batch = made.mask(made(rows))
+        assert batch["document_ids"].tolist() == [[1, 1, 2] + [-1] * 5] * count
+        assert batch["draw"].tolist() == [4] * count
+        assert set(batch) == {"input_ids", "attention_mask", "labels", "draw", "document_ids"}
+
+
 def test_a_bad_ratio_is_said(tokenizer):
     made = collator(tokenizer)
     for ratio in (0, 1, -0.1):

@@ -8,8 +8,8 @@ import torch
 from families import batch, build
 from omegaconf import OmegaConf
 
-from cadenza.algorithms import REGISTRY, SequencePacking, apply_sequence_packing
-from cadenza.data import TextConfig, build_dataspec, build_tokenizer
+from cadenza.algorithms import REGISTRY, apply_sequence_packing
+from cadenza.data import TextConfig, build_dataspec, build_tokenizer, packing
 from cadenza.data.config import TokenizerConfig
 from cadenza.data.packing import PackedDocuments, PackedStream, first_fit, waste
 from cadenza.data.python_docs import python_docs
@@ -41,6 +41,20 @@ def test_first_fit_takes_the_first_row_with_room():
     assert first_fit([], 8) == []
     with pytest.raises(ValueError, match="9 tokens doesn't fit a row of 8"):
         first_fit([9], 8)
+
+
+def test_first_fit_at_its_edges():
+    assert first_fit([8], 8) == [[0]]
+    assert first_fit([3, 8, 5], 8) == [[1], [2, 0]]
+    equal = first_fit([5] * 100 + [6] * 100, 11)
+    assert equal == [[100 + n, n] for n in range(100)], "those of one length in their order"
+
+
+def test_waste_by_hand():
+    assert waste([8, 2], 8) == 1 - 10 / 16
+    assert waste(iter([8]), 8) == 0
+    source = TokenizedDocuments(["w"] * 3 + ["w w w"], Words(), 8, split=False)
+    assert PackedDocuments(source, 8, seed=0).waste == 1 - (3 * 3 + 5) / 16
 
 
 @pytest.mark.parametrize("capacity", [128, 512])
@@ -83,6 +97,58 @@ def test_a_stream_loses_nothing(monkeypatch):
     assert sum(len(row["input_ids"]) for row in rows) == sum(len(s) for s in source.sequences)
     assert [row["draw"] for row in rows] == list(range(len(rows)))
     assert waste([len(row["input_ids"]) for row in rows], 128) <= 0.007
+
+
+def test_rows_are_packed_by_the_window(monkeypatch):
+    """Which sequences share a row hangs on the window's size: another one is another training run."""
+    assert packing.WINDOW == 8192
+    monkeypatch.setattr(packing, "WINDOW", 40)
+    source = TokenizedDocuments(texts(130), Words(), 128, split=False)
+    order = np.random.default_rng(3).permutation(130)
+    plain = []
+    for start in (0, 40, 80, 120):
+        window = order[start : start + 40]
+        lengths = [len(source.sequences[i]) for i in window]
+        plain += [[int(window[i]) for i in row] for row in first_fit(lengths, 128)]
+    packed = PackedDocuments(source, 128, seed=3)
+    assert [row.tolist() for row in packed.rows] == plain
+    together = np.concatenate([source.sequences[i] for i in plain[5]])
+    assert packed[5]["input_ids"].tolist() == together.tolist()
+
+
+def stream_of(lengths, capacity):
+    """The lengths in each row of a stream of such sequences, and how many were read when it came."""
+    read = []
+
+    def sequences():
+        for length in lengths:
+            read.append(length)
+            yield np.full(length, 7, dtype=np.int32)
+
+    for row in PackedStream([], Words(), capacity, False).rows(sequences()):
+        yield row["document_ids"].bincount()[1:].tolist(), len(read)
+
+
+def test_the_emptier_half_of_a_streams_rows_waits(monkeypatch):
+    """Of rows of 9, 8, 7, 6 and 6 those at the median and above go; the others meet the next window."""
+    monkeypatch.setattr(packing, "WINDOW", 5)
+    lengths = [6, 9, 7, 6, 8, 4, 4, 10, 9, 2]
+    rows = list(stream_of(lengths, 10))
+    assert rows[:3] == [([9], 5), ([8], 5), ([7], 5)]
+    assert rows[3:] == [([10], 10), ([6, 4], 10), ([6, 4], 10), ([9], 10), ([2], 10)]
+
+
+def test_rows_that_are_all_but_full_do_not_wait(monkeypatch):
+    """993 of 1000 is full, though most rows hold more; 992 is not."""
+    monkeypatch.setattr(packing, "WINDOW", 5)
+    rows = list(stream_of([1000, 992, 1000, 993, 1000, 8], 1000))
+    assert rows == [([1000], 5), ([1000], 5), ([1000], 5), ([993], 5), ([992, 8], 6)]
+
+
+def test_documents_that_nothing_fits_do_not_hold_a_stream_up(monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 50)
+    row, read = next(stream_of([77] * 5000, 128))
+    assert (row, read) == ([77], 50)
 
 
 def dataspec(train, packed=True):
@@ -160,4 +226,5 @@ def test_a_recipe_trains_on_packed_rows(tmp_path):
 
 
 def test_only_sequence_packing_packs():
-    assert [cls for cls in REGISTRY.values() if getattr(cls, "packs_rows", False)] == [SequencePacking]
+    packs = [name for name, technique in REGISTRY.items() if getattr(technique, "packs_rows", False)]
+    assert packs == ["sequence_packing"]
