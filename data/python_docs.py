@@ -1,7 +1,6 @@
 """`python_docs`: real English that comes with every CPython, for runs without a network."""
 
 import ast
-import inspect
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
@@ -34,5 +33,5 @@ def _docstrings(path: Path) -> Iterator[str]:
         return
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, documented) and (text := ast.get_docstring(node, clean=False)):
-            yield inspect.cleandoc(text)
+        if isinstance(node, documented) and (text := ast.get_docstring(node)):
+            yield text

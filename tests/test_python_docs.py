@@ -23,6 +23,10 @@ class Second:
         """Of a coroutine."""
     def silent(self):
         return "nothing"
+    def blank(self):
+        """   """
+    class Deeper:
+        """Of a class within."""
 '''
 WRITTEN = {
     "b.py": MODULE,
@@ -53,5 +57,5 @@ def library(tmp_path, monkeypatch):
 
 def test_topics_come_first_then_docstrings_by_path(library):
     """A module's own docstring, then level by level; no module is imported, and none that is broken read."""
-    whole = "Top\nline.\n\nMore.\n\nOf a function.\n\nOf a class.\n\nOf a coroutine."
+    whole = "Top\nline.\n\nMore.\n\nOf a function.\n\nOf a class.\n\nOf a coroutine.\n\nOf a class within."
     assert python_docs.__wrapped__() == ("Another.", "A topic.", "Deep.", whole)
