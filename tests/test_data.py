@@ -1,10 +1,13 @@
 """Text data: sources, tokenizer, sequences, loaders."""
 
+import copy
 import gzip
 import json
+import logging
 import math
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -26,6 +29,7 @@ from cadenza.data import (
     train_wordpiece,
     unigram_entropy,
 )
+from cadenza.data.documents import TaggedDocuments
 
 SENTENCES = [f"the {a} {b} jumps over {n} lazy dogs" for n in range(8) for a in "abcde" for b in "fghij"]
 
@@ -157,6 +161,21 @@ def test_sequences(tokenizer, length):
     pieces = TokenizedDocuments([text], tokenizer, length, split=True)
     assert all(len(pieces[i]["input_ids"]) <= length for i in range(len(pieces)))
     assert [t for i in range(len(pieces)) for t in pieces[i]["input_ids"].tolist()[1:-1]] == ids
+
+
+def test_long_documents_bring_no_warning(tokenizer):
+    """Of tokens beyond what the tokenizer's model takes: they are cut off or go on in another row."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("transformers").addHandler(handler)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = 4
+    sequences = TokenizedDocuments([" ".join(SENTENCES[:3])], tokenizer, 8, split=False).sequences
+    (piece,) = TaggedDocuments(tokenizer, TextConfig())([" ".join(SENTENCES[:3])])
+    logging.getLogger("transformers").removeHandler(handler)
+    assert said == []
+    assert sequences[0].dtype == piece[0].dtype == np.int32, "a corpus in memory takes four bytes a token"
 
 
 def test_draws_carry_the_epoch_and_ranks_share_no_sequence(tokenizer, monkeypatch):
