@@ -195,8 +195,9 @@ def test_tokens_of_a_batch_by_hand():
 @pytest.mark.parametrize("kind", ["masked", "causal"])
 def test_composer_counts_those_tokens(corpus, kind):
     spec = build({**corpus, "max_seq_len": 27}, kind)
-    assert spec.get_num_tokens_in_batch({"attention_mask": torch.ones(2, 3), "labels": torch.ones(2, 3)}) == 6
-    assert spec._get_num_tokens_in_batch is count_tokens
+    batch = {"attention_mask": torch.ones(2, 3), "labels": torch.tensor([[-100, 1, 1], [1, 1, 1]])}
+    assert spec.get_num_tokens_in_batch(batch) == 6
+    assert spec.get_num_tokens_in_batch(batch, token_type="loss_generating") == 5
 
 
 @pytest.mark.parametrize(("train", "counts"), [(True, [3, 3]), (False, [4, 4])])
