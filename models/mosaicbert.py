@@ -119,8 +119,8 @@ def _ours(published: dict[str, Tensor]) -> dict[str, Tensor]:
             ours |= {f"{before}.{p}.{kind}": part for p, part in zip(PROJECTIONS, parts, strict=True)}
         else:
             ours[_renamed(name, RENAMED)] = tensor
-    words = ours.get(WORDS)
-    if words is not None and not torch.equal(ours.setdefault(HEAD, words), words):
+    words = ours[WORDS]
+    if not torch.equal(ours.setdefault(HEAD, words), words):
         raise ModelError(f"load_mosaicbert: {HEAD} isn't tied to {WORDS}")
     if BIAS in ours:
         ours["cls.predictions.bias"] = ours[BIAS]
