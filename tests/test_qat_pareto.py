@@ -1,4 +1,4 @@
-"""Accuracy against cost: points that are done once, a tiny run, errors."""
+"""Accuracy against cost, played: points that are done once, resumed, reported; errors."""
 
 import csv
 import json
@@ -10,97 +10,13 @@ from composer.core import Callback
 
 from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import resnet
-from cadenza.recipe import RecipeError, load_settings, play
-from cadenza.studies import cells, compute_cost, qat_pareto
-from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
+from cadenza.recipe import play
+from cadenza.studies import compute_cost, qat_pareto
+from cadenza.studies.qat_pareto import in_bits
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-
-
-def test_bits():
-    assert in_bits("w4a4") == (4, 4)
-    assert in_bits("w2a8") == (2, 8)
-    assert in_bits("none") == (None, None)
-    for text in ("w4", "4a4", "w4a", "wa4", "a4", "w-4a4", "w4a4a4", "w4 a4", "", "None"):
-        with pytest.raises(ValueError, match=f"bits: {text!r} is neither none nor like w4a4"):
-            in_bits(text)
-
-
-def test_points():
-    networks = [(depth, width) for depth in ("resnet18", "resnet50") for width in (0.5, 1.0)]
-    cfg = Pareto(
-        recipe=["x.yaml"],
-        model_types=["resnet18", "resnet50"],
-        widths=[0.5, 1.0],
-        bits=["w4a4", "none", "w2a2"],
-        post_training=["w4a4"],
-        repeated=["none", "w4a4"],
-        more_seeds=[18, 17, 18],
-    )
-    found = points(cfg)
-    trained = [("none", 17), ("none", 18), ("w4a4", 17), ("w4a4", 18), ("w2a2", 17)]
-    expected = {Point(*each, *one, True) for each in networks for one in trained}
-    expected |= {Point(*each, "w4a4", 17, False) for each in networks}
-    assert len(found) == len(set(found)), "no doubles"
-    assert set(found) == expected
-    assert [p.bits == "none" for p in found] == [True] * 8 + [False] * 16, "unquantized ones first"
-    assert [p.trained for p in found] == [True] * 20 + [False] * 4
-    assert len({p.name for p in found if p.trained}) == 20, "each has a run of its own"
-
-
-def test_only_repeated_bits_have_more_seeds():
-    cfg = Pareto(recipe=["x.yaml"], bits=["none"], repeated=["w4a4"], more_seeds=[18])
-    assert [(p.bits, p.seed) for p in points(cfg)] == [("none", 17), ("w4a4", 18)]
-    assert [p.seed for p in points(Pareto(recipe=["x.yaml"], bits=["none"], more_seeds=[18]))] == [17]
-
-
-@pytest.mark.parametrize("small", [False, True])
-def test_each_point_is_the_recipe_in_its_bits(small, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    files = ["yamls/qat_pareto.yaml", "yamls/scale/cpu_pareto.yaml"][: 1 + small]
-    cfg = load_settings(Pareto, files, [])
-    stock = None
-    for point in points(cfg):
-        recipe = qat_pareto._recipe(cfg, point)
-        quantization = recipe.algorithms.pop("quantization_aware_training", {})
-        bits = quantization.get("weight_bits"), quantization.get("activation_bits")
-        assert bits == (in_bits(point.bits) if point.trained else (None, None))
-        assert (recipe.model.model_type, recipe.model.width) == (point.model_type, point.width)
-        assert (recipe.seed, recipe.train.autoresume, recipe.algorithms) == (point.seed, True, {})
-        own = recipe.optimizer, recipe.scheduler, recipe.data
-        assert own == (stock or own)
-        stock = own
-    with pytest.raises(RecipeError):
-        load_settings(Pareto, ["yamls/resnet50_bf16.yaml"], [])
-
-
-def test_a_row_that_was_cut_off_is_done_again(tmp_path):
-    path = tmp_path / "a" / "cells.csv"
-    rows = [{"name": "one", "value": "1"}, {"name": "two", "value": "2"}]
-    assert cells.done(path) == []
-    for each in rows:
-        cells.append(path, each)
-    assert cells.done(path) == rows
-    for cut in (2, 3, 5):  # before the end of the line, in the second value, in the first
-        path.write_bytes(path.read_bytes()[:-cut])
-        assert rows[0] in cells.done(path)
-        cells.append(path, rows[1])
-        assert [each for each in cells.done(path) if each == rows[1]], cut
-        assert all(set(each) == {"name", "value"} for each in cells.done(path))
-    path.write_text("")
-    cells.append(path, rows[0])
-    assert cells.done(path) == [rows[0]]
-
-
-def test_the_fingerprint_is_of_what_is_shared():
-    one, other = Pareto(recipe=["x"], seed=1), Pareto(recipe=["x"], seed=2)
-    assert cells.fingerprint(one, qat_pareto.SHARED) == cells.fingerprint(other, qat_pareto.SHARED)
-    assert cells.fingerprint(one, (*qat_pareto.SHARED, "seed")) != cells.fingerprint(other, ("seed",))
-    for changed in ({"overrides": ["a=1"]}, {"edge_bits": None}, {"calibrate_until": "1ba"}):
-        other = Pareto(recipe=["x"], **changed)
-        assert cells.fingerprint(one, qat_pareto.SHARED) != cells.fingerprint(other, qat_pareto.SHARED)
 
 
 TINY = {
