@@ -3,12 +3,13 @@
 import pytest
 import torch
 from cases import CASES, PAIRS, TOGETHER
+from composer.algorithms import GradientClipping
 from families import batch, build
 from test_composer import trainer
-from test_saving import logits, same
+from test_saving import logits, operated, same
 
 from cadenza.models import ModelError, export, load
-from cadenza.surgery import CheckpointError, in_order
+from cadenza.surgery import CheckpointError, history, in_order
 
 pytestmark = pytest.mark.slow
 
@@ -67,10 +68,50 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(ModelError, match="isn't empty"):
         export(path, tmp_path)
     content = torch.load(path, weights_only=False)
-    content["state"]["integrations"] = {}
-    torch.save(content, tmp_path / "bare.pt")
-    with pytest.raises(CheckpointError, match="there is no Hugging Face model in it"):
-        export(tmp_path / "bare.pt", tmp_path / "folder")
+    for bare in ({}, None, {"huggingface": {}}, {"huggingface": {"model": {}}}):
+        content["state"]["integrations"] = bare
+        torch.save(content, tmp_path / "bare.pt")
+        with pytest.raises(CheckpointError, match=r"bare\.pt: there is no Hugging Face model in it"):
+            export(tmp_path / "bare.pt", tmp_path / "folder")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A checkpoint of BERT after `glu`, with an algorithm of Composer's that is no surgery."""
+    folder = tmp_path_factory.mktemp("plain")
+    made = trainer(build("bert", seed=3), [CASES["glu"].algorithm(), GradientClipping("norm", 1.0)])
+    made.save_checkpoint(str(folder / "some.pt"))
+    return folder / "some.pt"
+
+
+def test_other_algorithms_are_no_surgeries(plain, tmp_path):
+    assert "GradientClipping" in str(torch.load(plain, weights_only=False)["state"]["algorithms"])
+    assert list(history(load(export(plain, tmp_path / "folder")))) == list(history(operated("bert", ["glu"])))
+
+
+def test_a_folder_must_be_empty_or_not_there(plain, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert export(plain, str(tmp_path / "empty")) == tmp_path / "empty"
+    assert (tmp_path / "empty/model.safetensors").is_file()
+    (tmp_path / "file").write_text("")
+    for taken in ("empty", "file"):
+        with pytest.raises(
+            ModelError, match=f"export: .*{taken} isn't empty; name another folder, or remove it"
+        ):
+            export(plain, tmp_path / taken)
+
+
+def test_weights_must_be_those_of_the_model(plain, tmp_path):
+    content = torch.load(plain, weights_only=False)
+    weights = content["state"]["model"]
+    name = next(key for key in weights if key.endswith("query.weight"))
+    for change in ({name: None}, {"model.more": torch.ones(1)}, {name: torch.ones(3)}):
+        changed = {**weights, **change}
+        content["state"]["model"] = {key: tensor for key, tensor in changed.items() if tensor is not None}
+        torch.save(content, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match=r"other\.pt: the weights aren't those of its model: "):
+            export(tmp_path / "other.pt", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 class Foreign:

@@ -159,6 +159,79 @@ def test_a_padded_vocabulary_is_written_as_words_that_cannot_win(tmp_path):
     assert torch.equal(load_mosaicbert(tmp_path, trusted=True)(**inputs).logits, expected)
 
 
+def test_the_published_config_gives_berts_own_fields(published):
+    """What it says of files, classes and dtypes isn't the model's."""
+    foreign = {"dtype": "bfloat16", "transformers_version": "4.16.0", "model_type": "mosaic_bert"}
+    rest = {"hidden_act": "gelu_new", "max_position_embeddings": 77, "flash_attn": True}
+    (published / "config.json").write_text(json.dumps({**CONFIG, **foreign, **rest}))
+    config = load_mosaicbert(published, trusted=True).config
+    assert (config.vocab_size, config.hidden_size, config.intermediate_size) == (WORDS, HIDDEN, INNER)
+    assert (config.hidden_act, config.max_position_embeddings) == ("gelu_new", 77)
+    assert (config.model_type, config.dtype, config.architectures) == ("bert", None, None)
+    fields = config.to_dict()
+    assert fields["transformers_version"] != "4.16.0"
+    assert not {"alibi_starting_size", "auto_map", "flash_attn"} & fields.keys()
+
+
+def test_a_loaded_model_evaluates(published):
+    assert not load_mosaicbert(published, trusted=True).training
+
+
+def test_safetensors_come_before_pickles(published, tensors):
+    doubled = {name: 2 * tensor for name, tensor in tensors.items()}
+    del doubled["cls.predictions.decoder.weight"]
+    save_file(doubled, published / "model.safetensors")
+    words = load_mosaicbert(published, trusted=True).bert.embeddings.word_embeddings.weight
+    assert torch.equal(words, doubled["bert.embeddings.word_embeddings.weight"])
+
+
+def test_the_config_that_is_written(published, tmp_path):
+    model = load_mosaicbert(published, trusted=True)
+    model.config.max_position_embeddings = 99
+    for _ in range(2):
+        folder = save_mosaicbert(model, tmp_path / "a" / "b")
+    assert folder == tmp_path / "a" / "b"
+    text = (folder / "config.json").read_text()
+    assert text.startswith("{\n  ")
+    assert text.endswith("}\n")
+    assert json.loads(text)["alibi_starting_size"] == 99
+    padded = build("bert")
+    for apply in (apply_alibi, apply_glu, apply_vocab_padding, apply_unpadding):
+        apply(padded)
+    assert hasattr(padded.config, "unpadded_vocab_size")
+    fields = json.loads((save_mosaicbert(padded, tmp_path / "padded") / "config.json").read_text())
+    assert "unpadded_vocab_size" not in fields
+    assert fields["vocab_size"] == 128
+    with pytest.raises(ModelError, match="LlamaForCausalLM after no surgery is no MosaicBERT"):
+        save_mosaicbert(build("llama"), tmp_path / "llama")
+
+
+@pytest.mark.parametrize("apply", [apply_alibi, apply_glu, apply_unpadding])
+def test_one_surgery_is_no_mosaicbert(apply, tmp_path):
+    model = build("bert")
+    apply(model)
+    with pytest.raises(ModelError, match="is no MosaicBERT"):
+        save_mosaicbert(model, tmp_path / "out")
+
+
+def test_files_that_are_missing_or_cut_off(published, tensors):
+    whole = (published / "pytorch_model.bin").read_bytes()
+    (published / "pytorch_model.bin").write_bytes(whole[:-1000])
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin can't be read"):
+        load_mosaicbert(published, trusted=True)
+    (published / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(ModelError, match=r"model\.safetensors can't be read"):
+        load_mosaicbert(published, trusted=True)
+    (published / "model.safetensors").unlink()
+    del tensors["bert.embeddings.word_embeddings.weight"]
+    torch.save(tensors, published / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"it has no bert\.embeddings\.word_embeddings\.weight"):
+        load_mosaicbert(published, trusted=True)
+    (published / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"there is no .*config\.json; it is published beside the weights"):
+        load_mosaicbert(published, trusted=True)
+
+
 def test_what_is_no_mosaicbert_is_said(published, tensors, tmp_path):
     def refused(folder, message):
         with pytest.raises(ModelError, match=message):

@@ -8,6 +8,14 @@ from torch.nn import functional as F
 from cadenza.models import ModelError, resnet
 from cadenza.models.resnet import DEPTHS
 
+BLOCKS = {
+    "resnet10": [1, 1, 1, 1],
+    "resnet18": [2, 2, 2, 2],
+    "resnet34": [3, 4, 6, 3],
+    "resnet50": [3, 4, 6, 3],
+    "resnet101": [3, 4, 23, 3],
+    "resnet152": [3, 8, 36, 3],
+}
 PLANES = (64, 128, 256, 512)
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 depths = pytest.mark.parametrize("depth", ["resnet18", "resnet50"])
@@ -42,13 +50,14 @@ def test_width_one_is_torchvisions(depth):
     assert not torch.allclose(before, expected), "the weights count"
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", BLOCKS)
 def test_width_is_that_of_the_blocks(depth):
     with torch.device("meta"):
         network = resnet(depth, 0.375, 7).module
     last = 4 if depth in BOTTLENECKS else 1
     blocks = [getattr(network, f"layer{stage}") for stage in (1, 2, 3, 4)]
-    assert [len(stage) for stage in blocks] == DEPTHS[depth][1]
+    assert [len(stage) for stage in blocks] == BLOCKS[depth]
+    assert DEPTHS.keys() == BLOCKS.keys()
     for planes, stage in zip(PLANES, blocks, strict=True):
         filters = int(planes * 0.375)
         for block in stage:
@@ -115,6 +124,17 @@ def test_top1_and_top5():
     assert float(metrics["CrossEntropy"].compute()) == pytest.approx(plain_loss(logits, labels))
 
 
+def test_accuracy_counts_examples_and_not_classes():
+    """Three of four of one class are right, and none of the other's one."""
+    model = resnet("resnet10", 0.125, num_classes=6, stem="small")
+    logits = torch.eye(6)[[0, 0, 0, 1, 2]]
+    labels = torch.tensor([0, 0, 0, 0, 3])
+    for train in (True, False):
+        metrics = model.get_metrics(is_train=train)
+        model.update_metric((None, labels), logits, metrics["top1"])
+        assert float(metrics["top1"].compute()) == pytest.approx(3 / 5)
+
+
 def test_five_classes_have_no_top5():
     metrics = {n: resnet("resnet10", 0.125, num_classes=n).get_metrics(is_train=False) for n in (5, 6)}
     assert metrics[5].keys() == {"CrossEntropy", "top1"}
@@ -144,6 +164,7 @@ def plain_loss(logits, labels):
         ({"model_type": "vgg"}, "model.model_type 'vgg' is not a ResNet of known depth"),
         ({"stem": "tiny"}, "model.stem is 'tiny'; it must be imagenet, small or small_stride2"),
         ({"width": 0.005}, "model.width is 0.005; at least 1/64 leaves a filter"),
+        ({"width": 0.00775}, "model.width is 0.00775; at least 1/64 leaves a filter"),
         ({"width": -1.0}, "model.width is -1.0; at least 1/64 leaves a filter"),
     ],
 )
@@ -151,6 +172,21 @@ def test_what_there_is_not(options, message):
     with pytest.raises(ModelError) as error:
         resnet(**options)
     assert str(error.value) == message
+
+
+def test_the_defaults():
+    network = resnet().module
+    assert shapes(network) == shapes(torchvision.models.resnet50(weights=None))
+
+
+@pytest.mark.parametrize(
+    ("stem", "taps"), [("imagenet", 64 * 49), ("small", 64 * 9), ("small_stride2", 64 * 9)]
+)
+def test_the_stem_starts_by_its_outputs(stem, taps):
+    """As He et al. (arXiv 1502.01852) have it for ReLUs: a variance of 2 / fan-out."""
+    weight = resnet("resnet10", channels=8, stem=stem).module.conv1.weight.detach()
+    assert float(weight.var()) == pytest.approx(2 / taps, rel=0.1)
+    assert abs(float(weight.mean())) < 0.05 * float(weight.std())
 
 
 def test_the_least_width():

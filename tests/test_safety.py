@@ -171,7 +171,9 @@ def test_a_tokenizers_files_come_out_as_they_went_in(checkpoint, tmp_path):
         }
 
     folder = export(changed(checkpoint, tmp_path / "some.pt", tokenizer), tmp_path / "out", trusted=True)
-    assert json.loads((folder / "tokenizer.json").read_text()) == {"a": [1, "é"]}
+    text = (folder / "tokenizer.json").read_text()
+    assert json.loads(text) == {"a": [1, "é"]}
+    assert text.startswith('{\n  "a": ['), "as tokenizers writes it"
     assert json.loads((folder / "list.json").read_text()) == ["a", "b"]
     assert (folder / "vocab.txt").read_text(encoding="utf-8") == "[PAD]\né\n"
     assert (folder / "spiece.model").read_bytes() == b"\0\xff"
