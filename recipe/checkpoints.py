@@ -1,6 +1,7 @@
 """Checkpoints of a recipe's runs: those that a run can go on from, and what a killed run left behind."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,7 @@ from cadenza.recipe.errors import RecipeError, TrainingError
 from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms, unsafe_pickles
 
 LATEST = "latest-rank0.pt"
-
-
+NAME = re.compile(r"ep(\d+)-ba(\d+)-rank0\.pt")
 TRUST = "set train.trust_load_path=true if you made it yourself"
 
 
@@ -77,7 +77,9 @@ def saving_in(folder: Path) -> Iterator[None]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    return sorted(folder.glob("ep*-ba*-rank0.pt"), key=lambda path: path.stat().st_mtime_ns)
+    """By the batch in their names, and by the epoch where it ended with that batch: files may be copied."""
+    named = [(NAME.fullmatch(path.name), path) for path in folder.glob("ep*-rank0.pt")]
+    return [path for _, _, path in sorted((int(m[2]), int(m[1]), path) for m, path in named if m)]
 
 
 def _parts(folder: Path) -> list[Path]:
