@@ -64,10 +64,11 @@ def latest(folder: Path) -> Path | None:
 @contextmanager
 def saving_in(folder: Path) -> Iterator[None]:
     """Turn a failure to save, such as a full disk, into an error that names the last good checkpoint."""
+    before = {path: path.stat().st_mtime_ns for path in _parts(folder)}  # of a run that was killed
     try:
         yield
     except (OSError, RuntimeError) as error:
-        parts = _parts(folder)
+        parts = [path for path in _parts(folder) if path.stat().st_mtime_ns != before.get(path)]
         if not parts:
             raise
         good = latest(folder)

@@ -94,6 +94,22 @@ def test_a_failed_first_save_says_that_there_is_no_other(saved, tmp_path):
         fail_in(tmp_path, RuntimeError("enforce"), lambda: saved("ep0-ba1-rank0.pt", whole=False))
 
 
+@pytest.mark.parametrize("error", [TrainingError("the loss is nan"), OSError("no data"), ValueError("wrong")])
+def test_other_failures_are_not_of_saving(error, saved, tmp_path):
+    """Also beside a part that an earlier run left."""
+    saved("ep0-ba1-rank0.pt", whole=False)
+    with pytest.raises(type(error), match=str(error)) as stop:
+        fail_in(tmp_path, error, lambda: saved("ep0-ba2-rank0.pt"))
+    assert stop.value is error
+
+
+def test_an_earlier_runs_part_that_is_cut_again_is_a_failed_save(saved, tmp_path):
+    part = saved("ep0-ba1-rank0.pt", whole=False)
+    os.utime(part, (1, 1))
+    with pytest.raises(TrainingError, match="couldn't be saved"):
+        fail_in(tmp_path, OSError("full"), lambda: saved(part.name, whole=False))
+
+
 PACKED = [("SequencePacking", {"repr": "SequencePacking()"})]
 UNPACKED = [("GLU", {"repr": "GLU()"})]
 
