@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -60,3 +61,13 @@ def recipe(request, text, tmp_path):
     file.write_text(request.module.RECIPE)
     common = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}"]
     return lambda *overrides: load([str(file)], common + list(overrides))
+
+
+@pytest.fixture(scope="session")
+def main():
+    """The command line of train.py; gives its exit code."""
+    path = Path(__file__).parent.parent / "train.py"
+    spec = importlib.util.spec_from_file_location("cadenza_train_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main

@@ -136,24 +136,31 @@ def test_a_run_goes_on_with_the_same_rows(algorithms, packed, message, tmp_path,
     assert str(error.value) == f"{path}: {message}"
 
 
+class NoTrainer(Exception):
+    """Ends a run where its Trainer would be built."""
+
+
 @pytest.fixture
 def looked_at(tmp_path, monkeypatch):
-    """What is looked at before a recipe with these pairs loads anything; `last` is its last checkpoint."""
+    """What is looked at before a recipe's Trainer is built; `last` is its last checkpoint."""
 
-    def looked_at(*pairs, last=None, packed=False):
+    def looked_at(*pairs, last=None):
         seen = []
+
+        def no_trainer(*args):
+            raise NoTrainer
+
         monkeypatch.setattr(checkpoints, "latest", lambda folder: seen.append(("latest", folder)) or last)
         for name in ("refuse_foreign", "refuse_other_data"):
             monkeypatch.setattr(checkpoints, name, lambda *args, name=name: seen.append((name, *args)))
-        recipe = load([], [f"train.run_folder={tmp_path}", "name=mine", *pairs])
-        play._check_checkpoint(recipe, [Packs()] if packed else [])
+        monkeypatch.setattr(play, "model_and_tokenizer", lambda recipe: (torch.nn.Linear(1, 1), None))
+        monkeypatch.setattr(play, "dataspecs", lambda *args: (None, None))
+        monkeypatch.setattr(play, "build_trainer", no_trainer)
+        with pytest.raises(NoTrainer):
+            play.play(load([], [f"train.run_folder={tmp_path}", "name=mine", *pairs]))
         return seen
 
     return looked_at
-
-
-class Packs:
-    packs_rows = True
 
 
 def test_a_run_that_loads_nothing_looks_at_nothing(looked_at, tmp_path):
@@ -164,10 +171,11 @@ def test_a_run_that_loads_nothing_looks_at_nothing(looked_at, tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_what_is_loaded_is_looked_at(packed, weights_only, looked_at, tmp_path):
-    pairs = "train.load_path=a.pt", f"train.load_weights_only={weights_only}"
+    pairs = ["train.load_path=a.pt", f"train.load_weights_only={weights_only}"]
+    pairs += ["algorithms.sequence_packing={}"] * packed
     data = ("refuse_other_data", "a.pt", packed, weights_only)
-    assert looked_at(*pairs, packed=packed) == [("refuse_foreign", "a.pt", tmp_path / "mine"), data]
-    assert looked_at(*pairs, "train.trust_load_path=true", packed=packed) == [data]
+    assert looked_at(*pairs) == [("refuse_foreign", "a.pt", tmp_path / "mine"), data]
+    assert looked_at(*pairs, "train.trust_load_path=true") == [data]
 
 
 def test_a_remote_file_is_not_read(looked_at):

@@ -1,6 +1,5 @@
 """The command line: exit codes, the one line of an error, --dry-run, --help, the composer launcher."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -21,14 +20,6 @@ TINY = [
     "train.global_batch_size=4",
     "data.eval_documents=4",
 ]
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("cadenza_train_script", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,212 @@
+"""How a recipe is played: in which order, on which rank, to which end, and what it leaves."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from composer.core import Time, Timestamp
+from composer.utils import dist
+from safetensors.torch import load_file
+from torch import nn
+
+from cadenza.algorithms import (
+    apply_quantization_aware_training,
+    check_rope,
+    convert,
+    set_activation_bounds,
+)
+from cadenza.recipe import TrainingError, images, load, play, record, text
+from cadenza.recipe.integers import keep_integers
+from cadenza.recipe.schema import ImageRecipe, Recipe
+
+RECIPE = """
+name: tiny
+model: {config: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 4, intermediate_size: 48}}
+tokenizer: {vocab_size: 300}
+data: {max_seq_len: 16, eval_fraction: 0.2}
+train: {global_batch_size: 8}
+"""
+
+
+class FakeTrainer:
+    """A Trainer that notes what it's asked for, and whose model has grown by a surgery."""
+
+    def __init__(self, done, now=0, end="5ba"):
+        self.done = done
+        self.state = SimpleNamespace(
+            model=nn.Linear(2, 5),
+            algorithms=[],
+            timestamp=Timestamp(batch=now),
+            max_duration=end and Time.from_timestring(end),
+            device=SimpleNamespace(name="cpu"),
+            precision=SimpleNamespace(value="fp32"),
+        )
+
+    def fit(self):
+        self.done.append("fit")
+
+    def eval(self):
+        self.done.append("eval")
+
+    def close(self):
+        self.done.append("close")
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """Plays a recipe of which only the playing is real; gives what was returned, and what was done."""
+
+    def stage(rank=0, trainer=FakeTrainer, **options):
+        done = []
+        acts = SimpleNamespace(
+            check=lambda model: done.append("check"),
+            results=lambda recipe, trainer, evaluation: done.append(f"results of {evaluation}")
+            or {"train": 3},
+            said=lambda results: f"said {results}",
+            keep=lambda recipe, model, tokenizer, folder: done.append(f"keep {tokenizer} in {folder}"),
+        )
+        monkeypatch.setattr(dist, "get_global_rank", lambda: rank)
+        monkeypatch.setattr(play, "task", lambda recipe: acts)
+        monkeypatch.setattr(play, "model_and_tokenizer", lambda recipe: (nn.Linear(2, 3), "words"))
+        monkeypatch.setattr(play, "dataspecs", lambda *args: done.append("data") or ("train", "eval"))
+        monkeypatch.setattr(
+            play, "build_trainer", lambda *args: done.append("trainer") or trainer(done, **options)
+        )
+        recipe = load([], [f"train.run_folder={tmp_path}", "name=a/b"])
+        return play.play(recipe), done
+
+    return stage
+
+
+def test_the_order_of_a_run(stage, tmp_path, capsys):
+    path, done = stage()
+    kept = f"keep words in {tmp_path}/a/b"
+    assert done == ["data", "trainer", "check", "fit", "results of eval", "close", kept]
+    assert path == tmp_path / "a/b/run.json"
+    found = json.loads(path.read_text())
+    assert found["parameters"] == {"stock": 9, "after_surgery": 15}
+    assert found["train"] == 3
+    assert capsys.readouterr().out.splitlines()[-2:] == ["parameters: 15", "said {'train': 3}"]
+
+
+@pytest.mark.parametrize("rank", [1, 7])
+def test_other_ranks_take_part_and_write_and_say_nothing(rank, stage, tmp_path, capsys):
+    path, done = stage(rank)
+    assert path is None
+    assert done == ["data", "trainer", "check", "fit", "results of eval", "close"]
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("now", "end", "act"),
+    [(0, "5ba", "fit"), (4, "5ba", "fit"), (5, "5ba", "eval"), (6, "5ba", "eval"), (9, None, "fit")],
+)
+def test_a_run_at_its_end_is_evaluated_alone(now, end, act, stage, capsys):
+    _, done = stage(now=now, end=end)
+    assert ("fit" in done, "eval" in done) == (act == "fit", act == "eval")
+    line = f"nothing left to train: batch {now} is the end (5ba)"
+    assert (line in capsys.readouterr().out.splitlines()) is (act == "eval")
+
+
+def test_a_checkpoint_that_cannot_be_saved_is_named(stage, tmp_path):
+    class Full(FakeTrainer):
+        def fit(self):
+            (tmp_path / "a/b/checkpoints").mkdir(parents=True)
+            (tmp_path / "a/b/checkpoints/ep0-ba1-rank0.pt").write_bytes(b"PK")
+            raise OSError("disk full")
+
+    with pytest.raises(TrainingError, match=r"ep0-ba1-rank0\.pt couldn't be saved \(disk full\)"):
+        stage(trainer=Full)
+
+
+def test_a_task_for_each_kind_of_recipe():
+    assert (play.task(Recipe()), play.task(ImageRecipe())) == (text, images)
+    assert text.check is check_rope
+    images.check(None)
+
+
+def test_a_rehearsal_reads_the_data_and_operates(recipe, monkeypatch):
+    seen, real = [], play.dataspecs
+    monkeypatch.setattr(play, "dataspecs", lambda *args: seen.append(args) or real(*args))
+    tiny = recipe("algorithms={masking_schedule: {}, vocab_padding: {multiple: 100}, alibi: {}}")
+    reports, counts = play.rehearse(tiny)
+    assert [report.surgery for report in reports] == ["VocabPadding(multiple=100)", "ALiBi()"]
+    ((asked, tokenizer, algorithms),) = seen
+    assert asked is tiny
+    assert [type(each).__name__ for each in algorithms] == ["VocabPadding", "ALiBi", "MaskingSchedule"]
+    assert counts["after_surgery"] - counts["stock"] == (-len(tokenizer) % 100) * 33 - 512 * 32
+
+
+def test_the_record_is_written_whole_and_the_last_one_kept(tmp_path):
+    folder = tmp_path / "a/b"
+    path = record.write(folder, {"x": [1]})
+    assert path.read_text() == '{\n  "x": [\n    1\n  ]\n}\n'
+    os.utime(path, (86400 + 3723, 86400 + 3723))
+    assert record.write(folder, {"x": 2}) == path
+    assert json.loads(path.read_text()) == {"x": 2}
+    assert json.loads((folder / "run-19700102-010203.json").read_text()) == {"x": [1]}
+    assert sorted(p.name for p in folder.iterdir()) == ["run-19700102-010203.json", "run.json"]
+
+
+def quantized(calibrated=True):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    apply_quantization_aware_training(model, edge_bits=4)
+    model.train()(torch.randn(5, 8))
+    if calibrated:
+        set_activation_bounds(model)
+    return model
+
+
+def test_integers_are_left_beside_the_record(tmp_path, capsys):
+    model = quantized()
+    before = sum(value.nbytes for value in model.state_dict().values())
+    for _ in range(2):  # again, into a folder that is there
+        keep_integers(Recipe(), model, tmp_path / "a/b")
+    path = tmp_path / "a/b/integers.safetensors"
+    found, expected = load_file(path), convert(model)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    after = sum(value.nbytes for value in expected.values())
+    line = f"integers: {path}, {after:,} bytes; the state they stand for takes {before:,}\n"
+    assert capsys.readouterr().out == 2 * line
+
+
+@pytest.mark.parametrize(
+    ("pairs", "model"),
+    [
+        ([], lambda: nn.Sequential(nn.Linear(2, 2))),
+        ([], lambda: quantized(calibrated=False)),
+        (["train.parallelism_config={fsdp2: {}}"], quantized),
+    ],
+    ids=["stock", "calibrating", "in shards"],
+)
+def test_there_are_no_integers_of(pairs, model, tmp_path, capsys):
+    keep_integers(load([], ["seed=3", *pairs]), model(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+class Saves:
+    """Something that can be saved to a folder."""
+
+    def __init__(self, saved):
+        self.saved = saved
+
+    def save_pretrained(self, folder):
+        self.saved.append(str(folder))
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_language_models_run_leaves_its_tokenizer_and_its_adapters(adapters, tmp_path, monkeypatch):
+    saved, integers = [], []
+    for task in (text, images):
+        monkeypatch.setattr(task, "keep_integers", lambda *args: integers.append(args))
+    model = SimpleNamespace(model=Saves(saved), using_peft=adapters)
+    text.keep("recipe", model, Saves(saved), tmp_path)
+    images.keep("recipe", model, None, tmp_path)
+    assert integers == 2 * [("recipe", model, tmp_path)]
+    assert saved == [f"{tmp_path}/adapter"] * adapters + [f"{tmp_path}/tokenizer"]

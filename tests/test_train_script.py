@@ -1,0 +1,162 @@
+"""train.py by its parts: files and pairs, errors that end in exit code 2, what is kept quiet."""
+
+import logging
+import os
+import warnings
+
+import pytest
+import transformers
+
+import cadenza.models
+import cadenza.recipe
+from cadenza.data import DataError
+from cadenza.models import ModelError
+from cadenza.recipe import RecipeError, TrainingError, play
+from cadenza.surgery import CheckpointError, SurgeryError
+
+
+@pytest.fixture(autouse=True)
+def _global_settings(monkeypatch):
+    """What `quiet` sets, as it was."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    monkeypatch.delenv("RANK", raising=False)
+    level = transformers.logging.get_verbosity()
+    with warnings.catch_warnings():
+        yield
+    transformers.logging.set_verbosity(level)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What a command loads, plays and rehearses."""
+    seen, counts = [], {"stock": 1234567, "after_surgery": 89}
+    monkeypatch.setattr(cadenza.recipe, "load", lambda files, pairs: seen.append((files, pairs)) or "recipe")
+    monkeypatch.setattr(cadenza.recipe, "resolved", lambda recipe: f"all of {recipe}")
+    monkeypatch.setattr(play, "play", lambda recipe: seen.append(f"play {recipe}") or "runs/run.json")
+    monkeypatch.setattr(
+        play, "rehearse", lambda recipe: seen.append(f"rehearse {recipe}") or (["one", "two"], counts)
+    )
+    return seen
+
+
+def test_files_and_pairs(main, asked, capsys):
+    arguments = ["a=1", "x.yaml", "data.source=c.yaml", "y.yml", "seed", "train.load_path=d.yml", "zyaml"]
+    assert main(arguments) == 0
+    pairs = ["a=1", "data.source=c.yaml", "seed", "train.load_path=d.yml", "zyaml"]
+    assert asked == [(["x.yaml", "y.yml"], pairs), "play recipe"]
+    assert capsys.readouterr().out == "record: runs/run.json\n"
+
+
+def test_other_ranks_have_no_record(main, asked, capsys, monkeypatch):
+    monkeypatch.setattr(play, "play", lambda recipe: None)
+    assert main(["x.yaml"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_dry_run_trains_nothing(at, main, asked, capsys):
+    arguments = ["x.yaml", "a=1"]
+    arguments.insert(at, "--dry-run")
+    assert main(arguments) == 0
+    assert asked == [(["x.yaml"], ["a=1"]), "rehearse recipe"]
+    said = "all of recipe\none\ntwo\nparameters: 1,234,567 stock, 89 after surgery\n"
+    assert capsys.readouterr().out == said
+
+
+def test_without_a_file_there_is_no_recipe(main, asked, capsys):
+    for arguments in ([], ["seed=3"], ["data.source=a.yaml"], ["--dry-run"]):
+        assert main(arguments) == 2
+        assert (
+            capsys.readouterr().err == "error: no recipe: name a .yaml file, such as yamls/mosaicbert.yaml\n"
+        )
+    assert asked == []
+
+
+USERS = [RecipeError, DataError, ModelError, SurgeryError, CheckpointError, TrainingError]
+
+
+@pytest.mark.parametrize("error", USERS)
+@pytest.mark.parametrize("command", [["x.yaml"], ["x.yaml", "--dry-run"], ["export", "a.pt", "b"]])
+def test_errors_that_a_user_can_mend_are_a_line_and_exit_code_two(
+    error,
+    command,
+    main,
+    asked,
+    capsys,
+    monkeypatch,
+):
+    def fails(*args):
+        raise error("wrong:\n  this\tand   that")
+
+    for module, name in ((play, "play"), (play, "rehearse"), (cadenza.models, "export")):
+        monkeypatch.setattr(module, name, fails)
+    assert main(command) == 2
+    assert capsys.readouterr().err == "error: wrong: this and that\n"
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError])
+def test_other_errors_are_shown_whole(error, main, asked, monkeypatch):
+    def fails(recipe):
+        raise error("ours")
+
+    monkeypatch.setattr(play, "play", fails)
+    with pytest.raises(error, match="ours"):
+        main(["x.yaml"])
+
+
+@pytest.mark.parametrize(("more", "trusted"), [([], False), (["--trust"], True)])
+def test_export(more, trusted, main, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cadenza.models, "export", lambda *args: seen.append(args) or "there")
+    assert main(["export", "a.pt", "b", *more]) == 0
+    assert seen == [("a.pt", "b", trusted)]
+    assert capsys.readouterr().out == "exported: there\n"
+
+
+def test_export_is_the_first_word(main, asked, capsys):
+    assert main(["x.yaml", "export"]) == 0
+    assert asked[0] == (["x.yaml"], ["export"])
+    for arguments in (["export"], ["export", "a.pt"], ["--no-such"], ["export", "a.pt", "b", "c"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--help"])
+    assert stop.value.code == 0
+    assert "usage: train.py export" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rank", "waits"), [(None, []), ("0", []), ("1", [20]), ("7", [20])])
+def test_the_first_rank_speaks_first(rank, waits, main, capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr("time.sleep", lambda seconds: waited.append((seconds, capsys.readouterr().err)))
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert main([]) == 2
+    assert waited == [(seconds, "") for seconds in waits]
+    assert capsys.readouterr().err.startswith("error: no recipe")
+
+
+def test_our_own_warnings_are_a_line_and_libraries_are_quiet(main, asked, capsys):
+    assert main(["x.yaml"]) == 0
+    quiet = [
+        (FutureWarning, "old"),
+        (DeprecationWarning, "older"),
+        (UserWarning, "Cannot split tensor of length 3 into batches"),
+    ]
+    loud = [(UserWarning, "Cannot split a tensor"), (RuntimeWarning, "the mask was left out")]
+    with warnings.catch_warnings(record=True) as heard:
+        for category, text in [*quiet, *loud]:
+            warnings.warn(text, category, stacklevel=1)
+    assert [(each.category, str(each.message)) for each in heard] == loud
+    assert warnings.formatwarning("the mask", UserWarning, "file.py", 3) == "warning: the mask\n"
+    assert transformers.logging.get_verbosity() == logging.ERROR
+
+
+def test_tokenizers_fork_quietly_unless_a_user_wants_it(main, asked, monkeypatch):
+    main(["x.yaml"])
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM")
+    main(["x.yaml"])
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
