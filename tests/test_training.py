@@ -42,7 +42,7 @@ def trained(recipe):
 
 
 def test_micro_batches_do_not_matter(recipe):
-    """The loss is weighed by labels, not by samples: Composer's default differs by 0.2 after one step."""
+    """The loss is weighed by labels, not by samples: Composer's default differs by 7e-4 in the end."""
     sgd = "optimizer.name=adamw", "optimizer.eps=1e-3"
     two = weights_after(recipe("train.device_train_microbatch_size=2", *sgd))
     eight = weights_after(recipe("train.device_train_microbatch_size=8", *sgd))
@@ -61,7 +61,7 @@ def test_micro_batches_would_matter_by_samples(recipe, monkeypatch):
     sgd = "optimizer.name=adamw", "optimizer.eps=1e-3"
     two = weights_after(recipe("train.device_train_microbatch_size=2", *sgd))
     eight = weights_after(recipe("train.device_train_microbatch_size=8", *sgd))
-    assert max((two[name] - eight[name]).abs().max() for name in eight) > 1e-6
+    assert max((two[name] - eight[name]).abs().max() for name in eight) > 1e-4
 
 
 def test_tokens_are_real_ones(recipe):
