@@ -75,8 +75,10 @@ def surviving(sample: list[Mutant], tests: ChosenTests, jobs: int) -> list[Mutan
 
     def meet(mutant: Mutant) -> bool:
         copy = free.get()
-        noticed = is_noticed(mutant, tests, copy)
-        free.put(copy)
+        try:
+            noticed = is_noticed(mutant, tests, copy)
+        finally:
+            free.put(copy)
         print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant}", flush=True)
         return noticed
 
