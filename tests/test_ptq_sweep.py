@@ -97,6 +97,8 @@ def test_the_defaults():
     ],
 )
 def test_settings_are_checked(options, message):
+    with pytest.raises(ValueError, match="models must name one"):
+        ptq_sweep.Sweep()
     if message is None:
         ptq_sweep.Sweep(**{"models": ["m"], **options})
     else:
@@ -236,15 +238,24 @@ def test_a_model_is_loaded_in_the_dtype_and_quantized(settings, monkeypatch):
     assert seen == [(quantized, "fp4")]
 
 
-def test_files_of_others_are_read_safely(settings, monkeypatch):
-    seen = {}
+@pytest.mark.parametrize(("cuda", "device"), [(False, "cpu"), (True, "cuda")])
+def test_where_models_go_and_what_of_others_is_read(cuda, device, settings, monkeypatch):
+    seen = []
+
+    class Model(torch.nn.Linear):
+        def to(self, where):
+            seen.append(where)
+            return self
+
+    def from_pretrained(name, **options):
+        seen.append((name, options))
+        return Model(1, 1)
+
     monkeypatch.setattr(ptq_sweep, "safe_weights", lambda: {"use_safetensors": True})
-    monkeypatch.setattr(
-        "transformers.AutoModelForCausalLM.from_pretrained",
-        lambda name, **options: seen.update(options) or torch.nn.Linear(1, 1),
-    )
-    ptq_sweep._load(loaded(settings), "some")
-    assert seen == {"dtype": torch.float32, "use_safetensors": True}
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    assert not ptq_sweep._load(loaded(settings), "some").training
+    assert seen == [("some", {"dtype": torch.float32, "use_safetensors": True}), device]
 
 
 def test_bad_settings(settings, capsys):

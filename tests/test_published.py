@@ -214,6 +214,16 @@ def test_one_surgery_is_no_mosaicbert(apply, tmp_path):
         save_mosaicbert(model, tmp_path / "out")
 
 
+class Foreign:
+    """What another program may put into a file."""
+
+
+def test_a_file_is_read_without_running_it(published, tensors):
+    torch.save({**tensors, "more": Foreign()}, published / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"(?s)pytorch_model\.bin can't be read: .*Foreign"):
+        load_mosaicbert(published, trusted=True)
+
+
 def test_files_that_are_missing_or_cut_off(published, tensors):
     whole = (published / "pytorch_model.bin").read_bytes()
     (published / "pytorch_model.bin").write_bytes(whole[:-1000])

@@ -156,6 +156,32 @@ def test_what_is_recorded_of_a_trained_point(cfg, monkeypatch, tmp_path):
         qat_pareto._trained(cfg, point)
 
 
+def test_points_are_done_once_and_those_of_other_settings_left_aside(cfg, monkeypatch, tmp_path):
+    measured = []
+
+    def stub(cfg, point):
+        measured.append((cfg.edge_bits, point.bits, point.trained))
+        return {"top1": len(measured) / 10}
+
+    monkeypatch.setattr(qat_pareto, "measured", stub)
+    cfg.out = str(tmp_path / "out")
+    rows = qat_pareto.run(cfg)
+    mine = [("none", True), ("w2a4", True), ("w8a8", False)]
+    assert measured == [(5, *each) for each in mine]
+    assert rows == [
+        {"model_type": "resnet50", "width": "1.0", "bits": bits, "seed": "17", "trained": str(trained)}
+        | {"top1": str((n + 1) / 10), "settings": cells.fingerprint(cfg, qat_pareto.SHARED)}
+        for n, (bits, trained) in enumerate(mine)
+    ]
+    assert list(rows[0]) == [*Point._fields, "top1", "settings"]
+    assert qat_pareto.run(cfg) == rows
+    cfg.edge_bits, cfg.post_training = 6, []
+    others = qat_pareto.run(cfg)
+    assert measured[3:] == [(6, *each) for each in mine[:2]]
+    assert [row["top1"] for row in others] == ["0.4", "0.5"]
+    assert (tmp_path / "out/qat_pareto.csv").read_text().count("\n") == 6
+
+
 def test_post_training_calibration(cfg):
     """On twenty batches; batch norm and dropout stay as in evaluation, and first and last have edge_bits."""
     torch.manual_seed(0)
