@@ -93,7 +93,10 @@ def test_sixty_four_is_the_default():
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_counts_words_counts_the_padded_ones(tied):
     model = build("llama", tie_word_embeddings=tied)
+    model.model.norm.vocab_size = 7
     apply_vocab_padding(model, 32)
+    assert model.model.norm.vocab_size == 7, "not of these words"
+    assert not hasattr(model.model.layers[0], "vocab_size")
     words, head = model.get_input_embeddings(), model.get_output_embeddings()
     counts = words.num_embeddings, head.out_features, model.config.vocab_size, model.vocab_size
     assert counts == (96, 96, 96, 96)
