@@ -29,14 +29,14 @@ class ChosenTests:
         self.seconds = _seconds(folder / "times.xml")
 
     def of(self, path: str, first: int, last: int) -> list[str]:
-        """Those that run one of the lines, of a line that runs on import those that run any of the file.
+        """Those that run one of the lines, or, if it runs on import, any of the file; all, if there are none.
 
         Quick ones come first, one of each test function before a second one's parameters.
         """
         lines = self.data.contexts_by_lineno(path)
         near = [lines[line] for line in range(first, last + 1) if line in lines]
         ids = _ids(near) if near and not any("" in contexts for contexts in near) else set()
-        ids = ids or _ids(lines.values())
+        ids = ids or _ids(lines.values()) or self.seconds.keys()
         by_function = defaultdict(list)
         for test in sorted(ids, key=lambda test: (self.seconds.get(test, 1.0), test)):
             by_function[test.partition("[")[0]].append(test)
