@@ -67,7 +67,7 @@ def windows(pieces: Iterable[Piece], size: int, anchor: int) -> Iterator[dict[st
 
 
 def _window(row: list[Piece], anchor: int) -> dict[str, Tensor]:
-    pieces = [(np.array([anchor], dtype=np.int32), 0), *((t, tag) for t, tag in row if len(t))]
+    pieces = [(np.array([anchor], dtype=np.int32), 0), *row]
     lengths = torch.tensor([len(tokens) for tokens, _ in pieces])
     tagged = [np.arange(len(tokens)) < tag for tokens, tag in pieces]
     return {
