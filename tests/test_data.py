@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import math
+import sys
 from collections import Counter
 
 import numpy as np
@@ -29,7 +30,7 @@ from cadenza.data import (
     train_wordpiece,
     unigram_entropy,
 )
-from cadenza.data.documents import TaggedDocuments
+from cadenza.data.documents import TaggedDocuments, WindowedDocuments
 
 SENTENCES = [f"the {a} {b} jumps over {n} lazy dogs" for n in range(8) for a in "abcde" for b in "fghij"]
 
@@ -176,6 +177,21 @@ def test_long_documents_bring_no_warning(tokenizer):
     logging.getLogger("transformers").removeHandler(handler)
     assert said == []
     assert sequences[0].dtype == piece[0].dtype == np.int32, "a corpus in memory takes four bytes a token"
+
+
+@pytest.mark.parametrize(("count", "silent"), [(19_999, True), (20_000, False)])
+def test_progress_is_shown_where_it_takes_a_while(tokenizer, monkeypatch, count, silent):
+    shown = []
+
+    def tqdm(texts, **options):
+        shown.append(options)
+        return iter(())
+
+    for module in ("sequences", "documents"):
+        monkeypatch.setattr(sys.modules[f"cadenza.data.{module}"], "tqdm", tqdm)
+    TokenizedDocuments([""] * count, tokenizer, 8, split=False)
+    WindowedDocuments([""] * count, tokenizer, TextConfig(), seed=0)
+    assert shown == [{"desc": "tokenizing", "unit": "doc", "disable": silent}] * 2
 
 
 def test_draws_carry_the_epoch_and_ranks_share_no_sequence(tokenizer, monkeypatch):
