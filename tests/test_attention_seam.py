@@ -61,6 +61,22 @@ def test_an_empty_plan_equals_stock(family, attention, padding):
     assert model.config._attn_implementation == attention
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_empty_plan_leaves_the_causal_mask_to_the_kernel(family, monkeypatch):
+    """Written out it would take quadratic memory."""
+    sdpa, seen = nn.functional.scaled_dot_product_attention, []
+
+    def watched(*args, attn_mask=None, is_causal=False, **options):
+        seen.append((attn_mask, is_causal))
+        return sdpa(*args, attn_mask=attn_mask, is_causal=is_causal, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    model = build(family)
+    open_seam(model)
+    model(batch(family, padding=None)["input_ids"])
+    assert seen == [(None, True)] * 2
+
+
 def test_both_registries_know_the_seam():
     assert SEAM in list(AttentionInterface())
     assert SEAM in list(AttentionMaskInterface())

@@ -9,6 +9,7 @@ from torch import nn
 
 from cadenza.algorithms import (
     AnchorAttention,
+    SequencePacking,
     apply_anchor_attention,
     apply_flash_attention,
     apply_sequence_packing,
@@ -71,6 +72,7 @@ def test_packing_is_claimed_on_the_base_model_alone():
     assert [change.path for change in report.changes] == ["", "bert"]
     assert model.bert.attention_plan.packing is True
     assert not any(m.attention_plan.claims() for m in attention_modules(model))
+    assert SequencePacking().packs_rows
 
 
 def test_unpadding_and_the_kernel_are_claimed_where_they_are_read():

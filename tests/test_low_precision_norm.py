@@ -111,6 +111,23 @@ def test_norms_of_torch_keep_their_eps(norm_class):
     check_eps(norm_class(8, eps=0.5))
 
 
+@pytest.mark.parametrize(("norm_class", "name"), [(nn.LayerNorm, "layer_norm"), (nn.RMSNorm, "rms_norm")])
+def test_the_kernel_runs_outside_of_autocast(norm_class, name, monkeypatch):
+    """On CUDA autocast would have it in float32 again."""
+    kernel, seen = getattr(nn.functional, name), []
+
+    def watched(*args, **options):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(nn.functional, name, watched)
+    model = nn.Sequential(norm_class(8))
+    apply_low_precision_norm(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.ones(1, 8))
+    assert seen == [False]
+
+
 def check_eps(norm):
     model = nn.Sequential(norm)
     assert len(apply_low_precision_norm(model)) == 1

@@ -71,6 +71,16 @@ def test_a_model_s_own_scaling_arrives(attention, kernel):
     assert (default(ids).logits - before).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_an_eager_model_stays_eager(family, monkeypatch):
+    model = build(family, attention="eager")
+    apply_unpadding(model)
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *args, **options: pytest.fail("not eager")
+    )
+    assert model(torch.arange(3, 33).view(3, 10)).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_attention_drops_weights_in_training_alone(family, attention):
