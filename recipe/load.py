@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from composer.core import Time
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe.errors import RecipeError, nearest
@@ -43,7 +44,10 @@ def load(files: list[str], overrides: list[str]) -> Recipe | ImageRecipe:
 
 def _class_of(merged: Any, sources: Sources) -> type[Run]:
     key = "model.objective"
-    objective = OmegaConf.select(merged, key)
+    try:
+        objective = OmegaConf.select(merged, key)
+    except OmegaConfBaseException:  # said better when all is read
+        return Recipe
     if isinstance(objective, str) and objective not in OBJECTIVES:
         hint = nearest(objective, OBJECTIVES)
         raise RecipeError(f"{_blame(key, sources)}: {key} is {objective!r}; {hint}")
@@ -58,17 +62,20 @@ def load_settings(cls: Any, files: list[str], overrides: list[str]) -> Any:
 def _merged(files: list[str], overrides: list[str]) -> tuple[Any, Sources]:
     sources = [(file, _read(file)) for file in files]
     sources += [("command line", _override(pair)) for pair in overrides]
-    try:
-        return OmegaConf.merge(*(config for _, config in sources)), sources
-    except OmegaConfBaseException as error:
-        raise RecipeError(f"{sources[0][0]}: {' '.join(str(error).split())}") from error
+    merged: Any = OmegaConf.create()
+    for name, config in sources:
+        try:
+            merged = OmegaConf.merge(merged, config)
+        except (OmegaConfBaseException, TypeError) as error:
+            raise RecipeError(f"{name}: {_in_a_line(error)}") from error
+    return merged, sources
 
 
 def _built(cls: Any, merged: Any, sources: Sources) -> Any:
     try:
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise RecipeError(f"{sources[0][0]}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{sources[0][0]}: {_in_a_line(error)}") from error
     return _section(cls, values, "", sources)
 
 
@@ -85,7 +92,7 @@ def _read(file: str) -> Any:
     try:
         config = OmegaConf.load(path)
     except Exception as error:
-        raise RecipeError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"{file}: not valid YAML ({_in_a_line(error)})") from error
     if not OmegaConf.is_dict(config):
         raise RecipeError(f"{file}: a recipe is a mapping of keys to values")
     return config
@@ -95,7 +102,14 @@ def _override(pair: str) -> Any:
     key, equals, _ = pair.partition("=")
     if not equals or not key:
         raise RecipeError(f"command line: {pair!r} is neither a .yaml file nor key=value")
-    return OmegaConf.from_dotlist([pair])
+    try:
+        return OmegaConf.from_dotlist([pair])
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RecipeError(f"command line: {pair}: not valid YAML ({_in_a_line(error)})") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _section(cls: Any, values: Any, path: str, sources: Sources) -> Any:
@@ -194,5 +208,8 @@ def _blame(path: str, sources: Sources) -> str:
 
 
 def _says(config: Any, path: str) -> bool:
-    """Whether anything stands at `path`."""
-    return OmegaConf.select(config, path, default=_says) is not _says
+    """Whether anything stands at `path`, if only a reference to what another source says, or `???`."""
+    try:
+        return OmegaConf.select(config, path, default=_says, throw_on_missing=True) is not _says
+    except OmegaConfBaseException:
+        return True

@@ -32,6 +32,7 @@ def saved(tmp_path):
         ["ep9-ba90-rank0.pt", "ep10-ba91-rank0.pt"],
         ["ep0-ba4-rank0.pt", "ep1-ba4-rank0.pt"],
         ["ep9-ba12-rank0.pt", "ep10-ba12-rank0.pt"],
+        ["ep0-ba8-rank0.pt", "ep0-ba9-rank0.pt", "ep0-ba10-rank0.pt", "ep0-ba11-rank0.pt"],
     ],
 )
 @pytest.mark.parametrize("copied", [False, True])
@@ -56,6 +57,12 @@ def test_other_files_are_no_checkpoints_of_a_run(saved, tmp_path):
 
 def test_a_folder_that_is_not_there_yet_has_no_latest(tmp_path):
     assert latest(tmp_path / "no/such") is None
+
+
+def test_another_node_may_remove_a_part_first(saved, tmp_path, monkeypatch):
+    saved("ep0-ba1-rank0.pt")
+    monkeypatch.setattr(checkpoints, "is_whole", lambda path: path.unlink())
+    assert latest(tmp_path) is None
 
 
 def test_a_link_stays_where_it_points_right(saved, tmp_path):
@@ -108,6 +115,12 @@ def test_an_earlier_runs_part_that_is_cut_again_is_a_failed_save(saved, tmp_path
     os.utime(part, (1, 1))
     with pytest.raises(TrainingError, match="couldn't be saved"):
         fail_in(tmp_path, OSError("full"), lambda: saved(part.name, whole=False))
+
+
+def test_a_file_that_is_not_there_is_not_foreign(tmp_path, monkeypatch):
+    """That it isn't there is said when it's read."""
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    checkpoints.refuse_foreign(tmp_path / "no.pt", tmp_path / "own")
 
 
 PACKED = [("SequencePacking", {"repr": "SequencePacking()"})]

@@ -1,16 +1,12 @@
-"""A recipe's loading: merging, types, times, whom an error blames; and sharding's section."""
+"""A recipe's loading: merging, types, times, and whom an error blames."""
 
-import warnings
 from dataclasses import dataclass, field, fields
 
 import pytest
-from composer.utils.parallelism import FSDP2Config, FSDPConfig
-from torch import nn
-from transformers import BertConfig, BertModel
 
 from cadenza.recipe import RecipeError, load, load_settings
 from cadenza.recipe.errors import nearest
-from cadenza.recipe.parallelism import is_layer, mark_layers, parallelism
+from cadenza.recipe.schema import Model, Recipe
 
 
 @dataclass
@@ -171,6 +167,14 @@ TEXT_KEYS = "algorithms, data, loggers, model, name, optimizer, scheduler, seed,
         (["name: a", "name: /a", "seed: 1"], [], "b.yaml: name is '/a'; it must name a folder"),
         (["seed: 1"], ["seed"], "command line: 'seed' is neither a .yaml file nor key=value"),
         (["seed: 1"], ["=3"], "command line: '=3' is neither a .yaml file nor key=value"),
+        (["seed: 1"], ["seed=[1,"], "command line: seed=[1,: not valid YAML ("),
+        (["seed: 1"], ["seed=${"], "command line: seed=${: not valid YAML ("),
+        (["name: a", "seed: ???"], [], "b.yaml: seed is '???' (str); it must be an integer"),
+        (["'a.b': 1"], [], "a.yaml: unknown key a.b; valid: algorithms,"),
+        (["data: {num_workers: 0}", "data: [1]", "seed: 1"], [], "b.yaml: Cannot merge incompatible"),
+        (["seed: 1", "model: [1]"], [], "b.yaml: model must be a mapping, not [1]"),
+        (["model: ${oc.env:NO_SUCH}"], [], "a.yaml: KeyError raised while resolving interpolation"),
+        (["seed: 1", "train: ${loggers}", "loggers: {x: 3}"], [], "b.yaml: unknown key train.x; valid:"),
         (["seed: 1", "- 1"], [], "b.yaml: a recipe is a mapping of keys to values"),
         (["seed: 1", "seed: [1"], [], "b.yaml: not valid YAML ("),
         (["name: a", "name: ${nothing}"], [], "a.yaml: Interpolation key 'nothing' not found"),
@@ -185,6 +189,17 @@ TEXT_KEYS = "algorithms, data, loggers, model, name, optimizer, scheduler, seed,
 )
 def test_what_is_wrong_and_where(contents, pairs, message, files):
     assert refused(files(*contents), pairs).startswith(message)
+
+
+def test_an_objective_that_there_is_not():
+    with pytest.raises(
+        ValueError, match=r"model\.objective is 'mlm'; it must be masked_lm, causal_lm, image_"
+    ):
+        Model(objective="mlm")
+
+
+def test_no_file_and_no_pair_is_a_recipe_of_defaults():
+    assert load([], []) == Recipe()
 
 
 @pytest.mark.parametrize("name", ["sparse_prediction", "sequence_packing", "masking_schedule"])
@@ -217,30 +232,3 @@ def test_the_nearest_name():
     assert nearest("abcd", ["zzzz", "abxd", "abcx"]) == "did you mean 'abxd'?"
     assert nearest("abcd", ["xycd", "qqqq"]) == "did you mean 'xycd'?", "half of it is enough"
     assert nearest("abcd", ["xyzd", "b"]) == "valid: b, xyzd"
-
-
-@pytest.mark.parametrize(("name", "cls"), [("fsdp", FSDPConfig), ("fsdp2", FSDP2Config)])
-@pytest.mark.parametrize("options", [None, {}, {"state_dict_type": "full"}])
-def test_shards_are_put_together_in_checkpoints(name, cls, options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = parallelism({name: options}, cuda=True)
-    config = getattr(found, name)
-    assert type(config) is cls
-    assert config.state_dict_type == "full"
-    assert [getattr(found, other) for other in ("fsdp", "fsdp2", "tp") if other != name] == [None, None]
-
-
-@pytest.mark.parametrize("option", ["device_mesh", "_device_mesh", "auto_wrapp"])
-def test_what_is_no_option_of_sharding(option):
-    with pytest.raises(RecipeError, match=rf"^unknown key train\.parallelism_config\.fsdp\.{option}; "):
-        parallelism({"fsdp": {option: 1}}, cuda=True)
-
-
-def test_layers_are_sharded_one_by_one():
-    config = BertConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8)
-    holder = nn.Module()
-    holder.model = BertModel(config)
-    mark_layers(holder)
-    assert holder.model.fsdp_wrap_fn is is_layer
-    assert [module for module in holder.modules() if is_layer(module)] == list(holder.model.encoder.layer)

@@ -185,7 +185,7 @@ def test_integers_are_left_beside_the_record(tmp_path, capsys):
     ids=["stock", "calibrating", "in shards"],
 )
 def test_there_are_no_integers_of(pairs, model, tmp_path, capsys):
-    keep_integers(load([], ["seed=3", *pairs]), model(), tmp_path)
+    keep_integers(load([], pairs), model(), tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
 
