@@ -96,11 +96,7 @@ def _on_training_images(recipe: ImageRecipe, trainer: Trainer, evaluation: DataS
     count = min(len(loader.dataset), recipe.data.train_images or len(loader.dataset))
     options = {"batch_size": loader.batch_size, "seed": recipe.seed, "judged": True}
     data = build_image_dataspec(replace(recipe.data, train_images=count), train=True, **options)
-    trainer.eval(
-        Evaluator(
-            label="training_images", dataloader=data, metric_names=list(trainer.state.eval_metrics["eval"])
-        )
-    )
+    trainer.eval(Evaluator(label="training_images", dataloader=data))  # with all metrics of the model
     return _evaluated(trainer, "training_images")
 
 
