@@ -59,6 +59,14 @@ def test_a_folder_that_is_not_there_yet_has_no_latest(tmp_path):
     assert latest(tmp_path / "no/such") is None
 
 
+def test_a_link_without_a_checkpoint_is_removed(saved, tmp_path):
+    """Composer would follow it."""
+    part = saved("ep0-ba1-rank0.pt", whole=False)
+    (tmp_path / LATEST).symlink_to(part.name)
+    assert latest(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_node_may_remove_a_part_first(saved, tmp_path, monkeypatch):
     saved("ep0-ba1-rank0.pt")
     monkeypatch.setattr(checkpoints, "is_whole", lambda path: path.unlink())

@@ -165,6 +165,11 @@ TEXT_KEYS = "algorithms, data, loggers, model, name, optimizer, scheduler, seed,
             "a.yaml: data.mlm_probability is 2.0; it must lie in (0, 1)",
         ),
         (["name: a", "name: /a", "seed: 1"], [], "b.yaml: name is '/a'; it must name a folder"),
+        (
+            ["model: {objective: image_classification}", "name: /a", "seed: 1"],
+            [],
+            "b.yaml: name is '/a'; it must name a folder",
+        ),
         (["seed: 1"], ["seed"], "command line: 'seed' is neither a .yaml file nor key=value"),
         (["seed: 1"], ["=3"], "command line: '=3' is neither a .yaml file nor key=value"),
         (["seed: 1"], ["seed=[1,"], "command line: seed=[1,: not valid YAML ("),
@@ -203,9 +208,11 @@ def test_no_file_and_no_pair_is_a_recipe_of_defaults():
 
 
 @pytest.mark.parametrize("name", ["sparse_prediction", "sequence_packing", "masking_schedule"])
-def test_techniques_of_masked_models_alone(name):
-    pairs = ["model.objective=causal_lm", f"algorithms.{name}={{}}"]
-    assert "is for masked_lm; model.objective is causal_lm" in refused([], pairs)
+@pytest.mark.parametrize("objective", ["causal_lm", "image_classification"])
+def test_techniques_of_masked_models_alone(name, objective):
+    pairs = [f"model.objective={objective}", f"algorithms.{name}={{}}"]
+    message = f"command line: algorithms.{name} is for masked_lm; model.objective is {objective}"
+    assert refused([], pairs) == message
     assert load([], [*pairs, f"algorithms.{name}=false"]).algorithms == {}
     assert load([], [pairs[1]]).algorithms == {name: {}}
 
