@@ -9,6 +9,7 @@
 
 import argparse
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -101,6 +102,8 @@ def preload() -> None:
     ):
         with contextlib.suppress(ImportError):
             __import__(name)
+    gc.collect()
+    gc.freeze()  # what a fork collects at its end is then its own
 
 
 def checkout(folder: Path) -> Path:
