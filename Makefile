@@ -3,20 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTED = -m pytest -q -n 2 --dist worksteal
 
-# Images that set it compile torch, transformers and composer anew in each process: 12 seconds of 27.
+# If it is set, each process compiles torch, transformers and composer again: 12 of 27 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install train test test-pins test-gpu mutants check fast bench bench-gpu lint format types link clean
 
 install: .venv/.installed
 
-# Current torch, and mosaicml-streaming, by the overrides in pyproject.toml.
-.venv/.installed: .venv/bin/uv pyproject.toml
+# Current torch and mosaicml-streaming, by the overrides in pyproject.toml; algorithms/ gives the entry points.
+.venv/.installed: .venv/bin/uv pyproject.toml setup.py algorithms
 	$< pip install --quiet --python .venv -e ".[dev]" mosaicml-streaming
 	touch $@
 
 # What `pip install -e .` resolves to: the versions that Composer's metadata asks for.
-.venv-pins/.installed: .venv-pins/bin/uv pyproject.toml
+.venv-pins/.installed: .venv-pins/bin/uv pyproject.toml setup.py algorithms
 	$< pip install --quiet --no-config --python .venv-pins -e ".[dev]"
 	touch $@
 
@@ -34,7 +34,7 @@ test: install
 test-pins: .venv-pins/.installed
 	.venv-pins/bin/python $(TESTED) -m "not slow"
 
-mutants: install # how much the tests notice: make mutants ARGS="--count 100 --seed 3"
+mutants: install # how many small changes of the source fail a test: make mutants ARGS="--count 100 --seed 3"
 	$(BIN)/python tests/mutants $(ARGS)
 
 check: lint
@@ -47,15 +47,15 @@ bench: install # about an hour on one core; appends to benchmarks/results
 	for name in routes step alibi qat; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/plot.py
 
-# On a machine that has its own torch: pip install --no-deps --no-build-isolation -e . && make test-gpu RUN=python3
+# On a machine with its own torch: pip install --no-deps --no-build-isolation -e . && make test-gpu RUN=python3
 RUN ?= $(BIN)/python
 OURS := $(if $(filter $(BIN)/python,$(RUN)),install)
 
-test-gpu: $(OURS) # what needs a CUDA device; then all that a CPU can test, there
+test-gpu: $(OURS) # the tests that need a CUDA device, then all CPU tests
 	$(RUN) -m pytest -q -m gpu tests; found=$$?; \
 	CUDA_VISIBLE_DEVICES= $(RUN) -m pytest -q -n auto --dist worksteal tests && exit $$found
 
-# Planned for 8 minutes: bench_gpu.py begins nothing after its fifth. What fails doesn't keep the rest from running.
+# About 8 minutes: bench_gpu.py starts nothing after 5. A script that fails doesn't stop the others.
 bench-gpu: $(OURS)
 	$(RUN) -c "import sys, torch; torch.cuda.is_available() or sys.exit('no CUDA device: NOT MEASURED')"
 	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot_gpu; do \
@@ -75,7 +75,7 @@ types: install link
 
 link: # the folders under their import name, for pyright
 	mkdir -p build/link/cadenza
-	for folder in algorithms data models recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
+	for folder in algorithms attention data losses models quantization recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
 
 clean:
 	rm -rf .venv .venv-pins build *.egg-info

@@ -1,6 +1,6 @@
-"""Play a recipe: composer train.py RECIPE.yaml [OVERLAY.yaml ...] [key=value ...]
+"""Train by a recipe: composer train.py RECIPE.yaml [OVERLAY.yaml ...] [key=value ...]
 
-What it trained, as a Hugging Face folder: python train.py export CHECKPOINT FOLDER
+Export a checkpoint as a Hugging Face folder: python train.py export CHECKPOINT FOLDER
 """
 
 import argparse
@@ -21,7 +21,7 @@ Later files and pairs override earlier ones. An error in a recipe is one line an
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     if arguments[:1] == ["export"]:
         return guarded(lambda: run_export(arguments[1:]))
     options = parse(arguments)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def guarded(command) -> int:
-    """Run `command`; an error that a user can mend is one line and exit code 2."""
+    """Run `command`; an error that the user can correct is printed as one line, with exit code 2."""
     quiet()
     from cadenza.data import DataError
     from cadenza.models import ModelError
@@ -49,7 +49,7 @@ def guarded(command) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="composer train.py",
-        description="Play a recipe: train a stock model with the techniques that it lists.",
+        description="Train by a recipe: a stock model with the techniques that it lists.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,16 +60,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(files: list[str], pairs: list[str], dry: bool) -> int:
-    from cadenza.recipe import load, play, resolved
+    from cadenza.recipe import load, resolved
+    from cadenza.recipe.run import dry_run, train
 
     recipe = load(files, pairs)
     if not dry:
-        path = play.play(recipe)
+        path = train(recipe)
         if path is not None:
             print(f"record: {path}")
         return 0
     print(resolved(recipe))
-    reports, counts = play.rehearse(recipe)
+    reports, counts = dry_run(recipe)
     for report in reports:
         print(report)
     print(f"parameters: {counts['stock']:,} stock, {counts['after_surgery']:,} after surgery")
@@ -82,8 +83,8 @@ def run_export(arguments: list[str]) -> int:
         description="Write the model of a Composer checkpoint to a folder that `AutoModel` reads.",
     )
     parser.add_argument("checkpoint", help="a .pt file under runs/NAME/checkpoints")
-    parser.add_argument("folder", help="made; it must not hold anything yet")
-    help = "read it although torch before 2.10 can be made to run code by a file; your own file, that is"
+    parser.add_argument("folder", help="created; it must be empty or missing")
+    help = "read your own file even before torch 2.10, which can run code that is in a file"
     parser.add_argument("--trust", action="store_true", help=help)
     options = parser.parse_args(arguments)
     from cadenza.models import export
@@ -93,7 +94,7 @@ def run_export(arguments: list[str]) -> int:
 
 
 def quiet() -> None:
-    """Keep what libraries say to themselves off the screen; our own warnings are one line each."""
+    """Hide the libraries' warnings about themselves; print all others as one line each."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -105,9 +106,9 @@ def quiet() -> None:
 
 
 def fail(message: str) -> int:
-    """Print one line and give exit code 2."""
+    """Print one line and return exit code 2."""
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(20)  # the launcher ends all with the first to fail: let rank 0 speak, if it fails as well
+        time.sleep(20)  # the launcher stops all ranks at the first failure: let rank 0 print its error first
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     return 2
 

@@ -2,65 +2,71 @@
 
 import inspect
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cadenza.surgery.attention import claim, is_attention, is_cross_attention
+from cadenza.attention.plan import claim
+from cadenza.attention.seam import is_attention, is_cross_attention
+from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import set_attributes, take_parameter
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, chain, mix, stock_class
-from cadenza.surgery.seam import AttentionSurgery
+from cadenza.surgery.retype import Mixin, Stage, Undo, mix, stock_class
+
+__all__ = ["ALiBi", "apply_alibi"]
 
 
 @dataclass(repr=False, eq=False)
 class ALiBi(AttentionSurgery):
-    """Adds `-slope * |i - j|` to the attention scores and takes the model's own positions away.
+    """Adds `-slope * |i - j|` to the attention scores in place of the model's own positions.
 
-    Symmetric in encoders (MosaicBERT, arXiv 2312.17482), causal in decoders (Press et al., arXiv
-    2108.12409). Learned position tables leave the sum and the parameters; rotary embeddings stop
-    rotating. The bias is computed at run time: no buffer, no state-dict key, any length, beyond
-    `max_position_embeddings` too.
+    Attention stays symmetric in encoders (MosaicBERT, arXiv 2312.17482) and causal in decoders (Press et al.,
+    arXiv 2108.12409). Learned position embeddings are removed; rotary embeddings no longer rotate. The bias
+    is computed at run time: there is no buffer and no state-dict key, and a sequence may be longer than
+    `max_position_embeddings`.
 
-    Use it when pretraining from scratch: it learns faster early on and extrapolates in length. It costs
-    about 1 % time. A pretrained model has to be trained again: its positions are gone.
+    Use it when pretraining from scratch: the model learns faster early on and extrapolates in length. It
+    costs about 1 % time. A pretrained model has to be trained again, because its positions are gone.
 
-    Works on BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, ModernBERT, Llama, Qwen, Mistral and GPT-2, and
-    any other model on the attention interface with a `position_embeddings` table or rotary embeddings.
+    Works on any encoder or decoder on the attention interface, with learned or rotary positions.
     """
 
-    def edit(self, site: Site) -> Undo | None:
+    def edit(self, site: Site) -> Iterator[Undo]:
         module = site.module
         if is_attention(module):
-            return None if is_cross_attention(module) else claim(module, bias=AlibiBias())
-        if _is_position_table(site.path, module):
-            return _empty(module)
-        if isinstance(getattr(module, "position_embeddings", None), nn.Embedding):
-            return mix(module, WithoutPositions)
-        if stock_class(module).__name__.endswith("RotaryEmbedding"):
-            return mix(module, WithoutRotation)
-        return None
+            if not is_cross_attention(module):
+                yield claim(module, positions=AlibiBias())
+        elif _is_position_table(site.path, module):
+            yield set_attributes(module, _is_hf_initialized=True)  # transformers must not initialize a None
+            yield take_parameter(module, "weight")
+            yield mix(module, NoPositions)
+        elif isinstance(getattr(module, "position_embeddings", None), nn.Embedding):
+            yield mix(module, WithoutPositions)
+        elif stock_class(module).__name__.endswith("RotaryEmbedding"):
+            yield mix(module, WithoutRotation)
 
-    def check(self, model: nn.Module, report: Report) -> None:
+    def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
         removed = ("NoPositions", "WithoutRotation")
         if report.changes and not any(c.after.startswith(removed) for c in report.changes):
             raise SurgeryError(
                 "ALiBi found attention but neither a table of learned positions (position_embeddings, "
-                "wpe) nor rotary embeddings to take away: the model would keep its own positions"
+                "wpe) nor rotary embeddings to remove: the model would keep its own positions"
             )
+        return iter(())
 
 
-def apply_alibi(model: nn.Module, *, optimizers: Optimizer | list[Optimizer] | None = None) -> Report:
+def apply_alibi(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
     """Give `model` ALiBi in place of its positions, in place; see `ALiBi`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: its positions are of a kind that can't be taken away.
+        SurgeryError: the model has neither learned nor rotary positions.
     """
     return ALiBi().operate(model, optimizers)
 
@@ -79,51 +85,49 @@ def alibi_slopes(num_heads: int, device: torch.device | str = "cpu") -> Tensor:
 
 @dataclass(frozen=True)
 class AlibiBias:
-    """`-slope * |i - j|`, counted from the last key: query i of q stands at position k - q + i.
+    """The bias `-slope * |i - j|` (heads, q, k); query i of q is at position k - q + i.
 
-    Under a causal mask only differences within a row matter to the softmax, so this holds for cached
-    keys of any layout as well.
+    Positions count from the last key. That is also right for cached keys of any layout: under a causal mask
+    the softmax depends only on differences within a row.
     """
+
+    slopes = staticmethod(alibi_slopes)  # for kernels that add the bias themselves
 
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         num_heads, q, k = query.shape[-3], query.shape[-2], key.shape[-2]
-        # In float32 at least: bfloat16 counts to 256.
+        # At least float32, because bfloat16 can't count beyond 256.
         dtype = torch.promote_types(query.dtype, torch.float32)
-        at = torch.arange(k, device=query.device, dtype=dtype)
-        distance = (at[None, :] - at[k - q :, None]).abs()
+        positions = torch.arange(k, device=query.device, dtype=dtype)
+        distance = (positions[None, :] - positions[k - q :, None]).abs()  # (q, k)
         slopes = self.slopes(num_heads, query.device).to(dtype)
         return (-slopes[:, None, None] * distance).to(query.dtype)
-
-    def slopes(self, num_heads: int, device: torch.device) -> Tensor:
-        """(num_heads,) float64, for kernels that add the bias themselves."""
-        return alibi_slopes(num_heads, device)
 
     def __repr__(self) -> str:
         return "alibi"
 
 
-class NoPositions:
-    """A position table without rows: it adds zero, whatever the position."""
+class NoPositions(Mixin, of="alibi", stage=Stage.ATTENTION):
+    """A position table without rows: it returns zero for every position."""
 
     def forward(self, position_ids: Tensor) -> Tensor:
         # A 0-dim zero broadcasts over any length and promotes no dtype.
         return torch.zeros((), device=position_ids.device)
 
 
-class WithoutPositions:
-    """Embeddings that don't look positions up, and so have no longest sequence."""
+class WithoutPositions(Mixin, of="alibi", stage=Stage.ATTENTION):
+    """Embeddings that look up no positions, so that sequences may have any length."""
 
     def forward(self, *args, **kwargs) -> Tensor:
         stock_forward = super().forward
         bound = inspect.signature(stock_forward).bind(*args, **kwargs)
-        given = bound.arguments
-        tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
-        given["position_ids"] = torch.zeros((1, tokens.shape[1]), dtype=torch.long, device=tokens.device)
+        inputs = bound.arguments
+        tokens = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
+        inputs["position_ids"] = torch.zeros((1, tokens.shape[1]), dtype=torch.long, device=tokens.device)
         return stock_forward(*bound.args, **bound.kwargs)
 
 
-class WithoutRotation:
-    """Rotary embeddings that turn by the angle zero."""
+class WithoutRotation(Mixin, of="alibi", stage=Stage.ATTENTION):
+    """Rotary embeddings that rotate by the angle zero."""
 
     def forward(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
         cos, sin = super().forward(*args, **kwargs)
@@ -131,10 +135,4 @@ class WithoutRotation:
 
 
 def _is_position_table(path: str, module: nn.Module) -> bool:
-    learned = path.rpartition(".")[2] in ("position_embeddings", "wpe")
-    return learned and isinstance(module, nn.Embedding)
-
-
-def _empty(table: nn.Module) -> Undo:
-    initialized = partial(set_attributes, table, _is_hf_initialized=True)  # transformers then draws no weight
-    return chain(initialized, partial(take_parameter, table, "weight"), partial(mix, table, NoPositions))
+    return path.rpartition(".")[2] in ("position_embeddings", "wpe") and isinstance(module, nn.Embedding)

@@ -1,39 +1,41 @@
-"""Rotary positions that no cast can round."""
+"""Rotary positions from exact frequencies, which no cast of the model can round."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cadenza.surgery.attention import base_models, claim, is_attention
+from cadenza.attention.plan import claim
+from cadenza.attention.rope import BY_LENGTH, ExactRope, frequencies, rope_type
+from cadenza.attention.seam import base_models, is_attention
+from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import Conflict, SurgeryError
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, chain, is_stock, mix, stock_class
-from cadenza.surgery.rope import BY_LENGTH, ExactRope, frequencies, rope_type
-from cadenza.surgery.seam import AttentionSurgery
+from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix, stock_class
+
+__all__ = ["BF16SafeRoPE", "apply_bf16_safe_rope", "check_rope"]
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
 
 @dataclass(repr=False, eq=False)
 class BF16SafeRoPE(AttentionSurgery):
-    """Rotates query and key right before attention: exact frequencies, float64 angles, float32 products.
+    """Rotates query and key right before attention, from exact frequencies that no cast of the model rounds.
 
-    The frequencies are computed from the config and never stand in a buffer, where `.to(bfloat16)` and
-    FSDP's buffer cast round them: at position 131,071 that turns q.k into noise (0.99 relative error; here
-    2.4e-3, the rounding of bfloat16 inputs). Every rope type of transformers works. Rotating in float32
-    alone gains 1.65x over stock bfloat16; don't expect more of it.
+    The frequencies are computed from the config, not stored in a buffer that `.to(bfloat16)` and FSDP's
+    buffer cast would round. At position 131,071 rounded frequencies turn q.k into noise: the relative error
+    is 0.99, here 2.4e-3, which is the rounding of bfloat16 inputs. Against stock bfloat16 with unrounded
+    frequencies the gain is 1.65x, from rotating in float32. Every rope type of transformers works.
 
-    Use it to train in bfloat16 beyond 4,096 positions. It costs a rotation of cached keys at each generated
-    token.
+    Use it to train in bfloat16 beyond 4,096 positions. Generation rotates all cached keys at each new token.
 
     Args:
-        per_document: count positions from each document's start: the same scores, bit for bit, wherever a
-            document stands in a packed row.
+        per_document: whether positions count from the start of each document. Scores are then the same, bit
+            for bit, wherever a document stands in a packed row.
 
     Works on Llama, Mistral, Qwen2 and Qwen3.
     """
@@ -41,25 +43,23 @@ class BF16SafeRoPE(AttentionSurgery):
     per_document: bool = False
     keeps_outputs = True
 
-    def edit(self, site: Site) -> Undo | None:
+    def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if is_stock(module, *(f"{family}RotaryEmbedding" for family in FAMILIES)):
-            return self._take(site, module)
-        if is_attention(module) and is_stock(module, *(f"{family}Attention" for family in FAMILIES)):
-            return claim(module, rope=self._rope(module))
-        return None
+            yield from self._edit_rotary(site, module)
+        elif is_attention(module) and is_stock(module, *(f"{family}Attention" for family in FAMILIES)):
+            yield claim(module, positions=self._rope(module))
 
-    def _take(self, site: Site, rotary: Any) -> Undo:
-        """The base model hands the positions on; its rotary embedding turns by nothing."""
+    def _edit_rotary(self, site: Site, rotary: Any) -> Iterator[Undo]:
+        """Let the base model pass positions to attention, and the rotary embedding rotate by zero."""
         if site.host is None:
-            raise SurgeryError(f"{site.path}: pass the whole model, which hands the positions on")
+            raise SurgeryError(f"{site.path}: pass the whole model; the base model passes positions on")
         if type(rotary) is not stock_class(rotary):
-            raise Conflict(
-                f"{site.path}: {type(rotary).__name__} has taken the rotation away; undo that first"
-            )
+            name = type(rotary).__name__
+            raise Conflict(f"{site.path}: {name} has already removed the rotation; undo that first")
         base = next(base for base in base_models(site.host) if rotary in base.modules())
-        rope = ExactRope(stock_class(rotary), self.per_document)
-        return chain(partial(claim, base, rope=rope), partial(mix, rotary, NoRotation))
+        yield claim(base, positions=ExactRope(stock_class(rotary), self.per_document))
+        yield mix(rotary, NoRotation)
 
     def _rope(self, attention: Any) -> ExactRope:
         module = stock_class(attention)
@@ -68,50 +68,49 @@ class BF16SafeRoPE(AttentionSurgery):
 
 
 def apply_bf16_safe_rope(
-    model: nn.Module, per_document: bool = False, *, optimizers: Optimizer | list[Optimizer] | None = None
+    model: nn.Module, per_document: bool = False, *, optimizers: Optimizers = None
 ) -> Report:
-    """Let no cast round the rotary positions of `model`, in place; see `BF16SafeRoPE`.
+    """Give `model` rotary positions that no cast rounds, in place; see `BF16SafeRoPE`.
 
     Raises:
-        NoEffect: no Llama, Mistral, Qwen2 or Qwen3 in the model.
-        Conflict: ALiBi has taken the rotation away.
+        NoEffect: the model contains no Llama, Mistral, Qwen2 or Qwen3.
+        Conflict: `alibi` has been applied.
     """
     return BF16SafeRoPE(per_document).operate(model, optimizers)
 
 
-class NoRotation:
-    """A rotary embedding that leaves the turning to the attention; see `cadenza.surgery.rope`."""
+class NoRotation(Mixin, of="bf16_safe_rope", stage=Stage.ATTENTION):
+    """A rotary embedding that leaves the rotation to attention; see `cadenza.attention.rope`."""
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_ones(1, 1, 1), x.new_zeros(1, 1, 1)
 
 
 def check_rope(model: nn.Module) -> int:
-    """Raise if a rotary embedding in `model` turns by other frequencies than its config says.
+    """Check that the frequencies stored in the rotary embeddings of `model` are those of its config.
 
     Returns:
-        How many were checked, those behind `bf16_safe_rope` not counted: they have none to go wrong.
+        The number of rotary embeddings checked. Those behind `bf16_safe_rope` don't count: attention ignores
+        their stored frequencies.
 
     Raises:
-        SurgeryError: the module, how far it is off, and what would be right.
+        SurgeryError: a frequency is wrong.
     """
-    found = [
-        (path, m) for path, m in model.named_modules() if hasattr(m, "inv_freq") and hasattr(m, "config")
-    ]
-    stored = [(path, m) for path, m in found if not isinstance(m, NoRotation)]
-    for path, module in stored:
-        _check(path, module)
-    return len(stored)
+    count = 0
+    for path, module in model.named_modules():
+        if hasattr(module, "inv_freq") and hasattr(module, "config") and not isinstance(module, NoRotation):
+            _check(path, module)
+            count += 1
+    return count
 
 
 def _check(path: str, rotary: Any) -> None:
-    by_length = rope_type(rotary.config) in BY_LENGTH  # then inv_freq follows the longest sequence so far
-    held = rotary.original_inv_freq if by_length else rotary.inv_freq
-    right = torch.tensor(frequencies(stock_class(rotary), rotary.config)[0], dtype=torch.float64)
-    off = (held.detach().double().cpu() / right - 1).abs().max().item()
-    if off > 1e-5:  # float32 is off by 6e-8 at most, bfloat16 by 4e-3
+    by_length = rope_type(rotary.config) in BY_LENGTH  # then inv_freq depends on the longest sequence so far
+    stored = rotary.original_inv_freq if by_length else rotary.inv_freq
+    exact = torch.tensor(frequencies(stock_class(rotary), rotary.config)[0], dtype=torch.float64)
+    error = (stored.detach().double().cpu() / exact - 1).abs().max().item()
+    if error > 1e-5:  # float32 is off by 6e-8 at most, bfloat16 by 4e-3
         raise SurgeryError(
-            f"{path}: inv_freq ({held.dtype}) is off by {off:.1e} from what its config says: a cast to "
-            "bfloat16 rounded it, or rope_theta was changed later. Apply bf16_safe_rope, or build the model "
-            "anew"
+            f"{path}: inv_freq ({stored.dtype}) is off by {error:.1e} from its config: a cast to bfloat16 "
+            "rounded it, or rope_theta was changed later. Apply bf16_safe_rope, or build the model anew"
         )

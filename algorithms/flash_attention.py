@@ -1,34 +1,38 @@
-"""FlashAttention: the kernel that computes attention, chosen by what it can express."""
+"""FlashAttention: the choice of the kernel that computes attention."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
-from torch.optim import Optimizer
 
-from cadenza.surgery.attention import base_models, claim, is_attention, is_cross_attention
+from cadenza.attention.kernels.table import KERNELS
+from cadenza.attention.plan import claim
+from cadenza.attention.seam import base_models, is_attention, is_cross_attention
+from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.kernels import KERNELS
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo
-from cadenza.surgery.seam import AttentionSurgery
+
+__all__ = ["FlashAttention", "apply_flash_attention"]
 
 
 @dataclass(repr=False, eq=False)
 class FlashAttention(AttentionSurgery):
-    """Computes attention by document with a kernel of one's choice, and never on padding.
+    """Computes attention by document, without padding, on a chosen kernel.
 
-    FlashAttention (Dao et al., arXiv 2205.14135) keeps the scores on chip. A batch without `unpadding` is
-    gathered and scattered around each attention; with it, once.
+    FlashAttention (Dao et al., arXiv 2205.14135) keeps the scores on chip. Each attention layer gathers the
+    tokens of a batch and scatters the result; with `unpadding` that happens once for all layers.
 
     Args:
         kernel: `flash` (flash-attn 2, CUDA), `flex` (FlexAttention, CUDA), `fa4` (FlexAttention on
             FlashAttention 4, CUDA), `sdpa` (the model's own kernel, called for each run of equally long
             documents), `merged` (torch's flash attention, with an anchor merged in closed form), or `auto`:
-            the first of flash, flex and sdpa that can express what is asked.
-            `python -m cadenza.surgery.kernels` prints what each can.
+            the first of flash, flex and sdpa that supports the call.
+            `python -m cadenza.attention.kernels` prints what each kernel supports.
 
-    Works on every encoder and decoder on the attention interface. Without caches: undo it to generate.
+    Works on any encoder or decoder on the attention interface. Without caches: undo it to generate.
     """
 
     kernel: str = "auto"
@@ -39,29 +43,26 @@ class FlashAttention(AttentionSurgery):
             known = ", ".join(["auto", *KERNELS])
             raise SurgeryError(f"flash_attention kernel {self.kernel!r} is not one of {known}")
 
-    def prepare(self, model: nn.Module) -> Undo:
+    def survey(self, model: nn.Module) -> None:
         missing = None if self.kernel == "auto" else KERNELS[self.kernel].missing()
         if missing:
             raise SurgeryError(
                 f"flash_attention kernel {self.kernel!r} needs {missing}, which isn't installed"
             )
-        return super().prepare(model)
 
-    def edit(self, site: Site) -> Undo | None:
-        ours = is_attention(site.module) and not is_cross_attention(site.module)
-        if ours or site.module in base_models(site.module):
-            return claim(site.module, kernel=self.kernel)
-        return None
+    def edit(self, site: Site) -> Iterator[Undo]:
+        module = site.module
+        if module in base_models(module) or (is_attention(module) and not is_cross_attention(module)):
+            yield claim(module, kernel=self.kernel)
 
 
-def apply_flash_attention(
-    model: nn.Module, kernel: str = "auto", *, optimizers: Optimizer | list[Optimizer] | None = None
-) -> Report:
+def apply_flash_attention(model: nn.Module, kernel: str = "auto", *, optimizers: Optimizers = None) -> Report:
     """Let `kernel` compute the attention of `model`, in place; see `FlashAttention`.
+
+    Device, dtype and dropout are checked at the first batch.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: no such kernel, or its package is missing. What only a batch shows (device, dtype,
-            dropout) is checked at the first one.
+        SurgeryError: the kernel is unknown, or its package isn't installed.
     """
     return FlashAttention(kernel).operate(model, optimizers)

@@ -1,39 +1,40 @@
 """Gated linear units in the feed-forward of an encoder."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.ledger import Stage
-from cadenza.surgery.parameters import drawn, replace_parameter, set_attributes, take_parameter
+from cadenza.surgery.optimizers import Optimizers
+from cadenza.surgery.parameters import new_weight, replace_parameter, set_attributes, take_parameter
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix
+from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix
+
+__all__ = ["GLU", "apply_glu"]
 
 
 @dataclass(repr=False, eq=False)
 class GLU(Surgery):
-    """Turns `act(W x + b)` into `act(G x) * (V x)` in every feed-forward.
+    """Turns `act(W x + b)` into `act(G x) * (V x)` in every feed-forward: GeGLU, SwiGLU or ReGLU.
 
-    MosaicBERT's shape (arXiv 2312.17482; GLU variants: Shazeer, arXiv 2002.05202): the gate G and the
-    value V have no bias, dropout stands before the output projection and no longer after it. State-dict
-    keys stay: `intermediate.dense.weight` becomes (2 I, hidden), gate rows first. G and V are new, drawn
-    by the model's own init; the output projection keeps its weights.
+    As in MosaicBERT (arXiv 2312.17482; GLU variants: Shazeer, arXiv 2002.05202), the gate G and the value V
+    have no bias, and dropout comes before the output projection instead of after it. State-dict keys stay:
+    `intermediate.dense.weight` becomes (2 I, hidden), gate rows first. G and V are new and initialized by the
+    model's own init; the output projection keeps its weights.
 
     Use it when pretraining from scratch: at unchanged I it gave MosaicBERT about 0.7 GLUE points for
     25 % more parameters and 16 % more time.
 
     Args:
         variant: `geglu` (exact GELU), `swiglu` or `reglu`.
-        intermediate_size: I of the result. None keeps the model's; an int sets it; a fraction such as
-            0.6667 (equal parameters) scales it, to a multiple of 8. A new I draws the output projection
-            anew, too.
+        intermediate_size: I of the result. None keeps the model's I; an int sets it; a fraction such as
+            0.6667 (equal parameters) scales it to a multiple of 8. The output projection is initialized anew
+            if I changes.
 
     Works on BERT, RoBERTa, ELECTRA and DistilBERT.
     """
@@ -47,32 +48,31 @@ class GLU(Surgery):
             raise SurgeryError(f"glu variant {self.variant!r} is not one of {', '.join(VARIANTS)}")
         size = self.intermediate_size
         if size is not None and (size <= 0 or (isinstance(size, float) and size > 1)):
-            raise SurgeryError(f"glu intermediate_size {size!r} is neither an int nor in (0, 1]")
+            raise SurgeryError(f"glu intermediate_size is {size!r}; it must be a positive int or in (0, 1]")
 
-    def edit(self, site: Site) -> Undo | None:
+    def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if is_stock(module, "BertIntermediate", "RobertaIntermediate", "ElectraIntermediate"):
-            return chain(self._gate(site, module.dense), self._retype(module, GatedIntermediate))
-        if is_stock(module, "BertOutput", "RobertaOutput", "ElectraOutput"):
-            return chain(self._project(site, module.dense), partial(mix, module, DropoutFirst))
-        if is_stock(module, "FFN"):  # DistilBERT's
-            projections = self._gate(site, module.lin1), self._project(site, module.lin2)
-            return chain(*projections, self._retype(module, GatedFFN))
-        return None
+            yield from self._gate(site, module.dense)
+            yield mix(module, VARIANTS[self.variant])
+            yield mix(module, GatedIntermediate)
+        elif is_stock(module, "BertOutput", "RobertaOutput", "ElectraOutput"):
+            yield from self._project(site, module.dense)
+            yield mix(module, DropoutFirst)
+        elif is_stock(module, "FFN"):  # DistilBERT's
+            yield from self._gate(site, module.lin1)
+            yield from self._project(site, module.lin2)
+            yield mix(module, VARIANTS[self.variant])
+            yield mix(module, GatedFFN)
 
-    def _gate(self, site: Site, dense: nn.Linear) -> Edit:
-        rows = 2 * self._size(dense.out_features)
-        redraw = partial(_redraw, site, dense, rows, dense.in_features)
-        return partial(chain, redraw, partial(take_parameter, dense, "bias"))
+    def _gate(self, site: Site, dense: nn.Linear) -> Iterator[Undo]:
+        yield from _reinitialize(site, dense, 2 * self._size(dense.out_features), dense.in_features)
+        yield take_parameter(dense, "bias")
 
-    def _project(self, site: Site, dense: nn.Linear) -> Edit:
+    def _project(self, site: Site, dense: nn.Linear) -> Iterator[Undo]:
         columns = self._size(dense.in_features)
-        if columns == dense.in_features:
-            return chain
-        return partial(_redraw, site, dense, dense.out_features, columns)
-
-    def _retype(self, module: nn.Module, mixin: type) -> Edit:
-        return partial(chain, partial(mix, module, VARIANTS[self.variant]), partial(mix, module, mixin))
+        if columns != dense.in_features:
+            yield from _reinitialize(site, dense, dense.out_features, columns)
 
     def _size(self, stock: int) -> int:
         if isinstance(self.intermediate_size, float):
@@ -85,17 +85,17 @@ def apply_glu(
     variant: str = "geglu",
     intermediate_size: int | float | None = None,
     *,
-    optimizers: Optimizer | list[Optimizer] | None = None,
+    optimizers: Optimizers = None,
 ) -> Report:
     """Give the feed-forwards of `model` gated linear units, in place; see `GLU`.
 
     Raises:
-        NoEffect: no feed-forward of BERT, RoBERTa, ELECTRA or DistilBERT in the model.
+        NoEffect: the model contains no feed-forward of BERT, RoBERTa, ELECTRA or DistilBERT.
     """
     return GLU(variant, intermediate_size).operate(model, optimizers)
 
 
-class GeGLU:
+class GeGLU(Mixin, of="glu", stage=Stage.STRUCTURE):
     """Gate through the exact (erf) GELU."""
 
     act = staticmethod(F.gelu)
@@ -120,34 +120,32 @@ class ReGLU(GeGLU):
 VARIANTS: dict[str, type] = {"geglu": GeGLU, "swiglu": SwiGLU, "reglu": ReGLU}
 
 
-class GatedIntermediate:
-    """The first projection, gated."""
+class GatedIntermediate(Mixin, of="glu", stage=Stage.STRUCTURE):
+    """The first projection of a feed-forward, gated."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.gated(self.dense(hidden_states))
 
 
-class DropoutFirst:
-    """The second projection with its dropout before it."""
+class DropoutFirst(Mixin, of="glu", stage=Stage.STRUCTURE):
+    """The second projection of a feed-forward, after its dropout."""
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        projected = self.dense(self.dropout(hidden_states))
-        return self.LayerNorm(projected + input_tensor)
+        return self.LayerNorm(self.dense(self.dropout(hidden_states)) + input_tensor)
 
 
-class GatedFFN:
-    """DistilBERT's feed-forward, gated, with dropout before the second projection."""
+class GatedFFN(Mixin, of="glu", stage=Stage.STRUCTURE):
+    """The feed-forward of DistilBERT, gated, with dropout before the second projection."""
 
     def ff_chunk(self, input: Tensor) -> Tensor:
         return self.lin2(self.dropout(self.gated(self.lin1(input))))
 
 
-def _redraw(site: Site, dense: Any, rows: int, columns: int) -> Undo:
-    """Give `dense` a new weight (rows, columns), drawn as the host draws its own."""
+def _reinitialize(site: Site, dense: Any, rows: int, columns: int) -> Iterator[Undo]:
+    """Give `dense` a new weight (rows, columns), initialized as the host initializes its own."""
     if site.host is None:
-        raise SurgeryError(f"{site.path}: pass the whole model, whose init draws the new weights")
+        raise SurgeryError(f"{site.path}: pass the whole model, whose init makes the new weights")
     old = dense.weight
-    weight = drawn(site.host, nn.Linear, (rows, columns), like=old)
-    new = Parameter(weight, requires_grad=old.requires_grad)
-    sizes = partial(set_attributes, dense, in_features=columns, out_features=rows)
-    return chain(partial(replace_parameter, dense, old, new), sizes)
+    weight = new_weight(site.host, nn.Linear, (rows, columns), like=old)
+    yield replace_parameter(dense, old, Parameter(weight, requires_grad=old.requires_grad))
+    yield set_attributes(dense, in_features=columns, out_features=rows)

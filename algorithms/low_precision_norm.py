@@ -1,6 +1,7 @@
 """Low-precision norms: LayerNorm and RMSNorm in the autocast dtype."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,57 +11,55 @@ from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Event, Precision, State
 from composer.loggers import Logger
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cadenza.surgery.autocast import autocast_dtype
 from cadenza.surgery.engine import Site, Surgery
-from cadenza.surgery.ledger import Stage
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, is_stock, mix, stock_class
+from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix, stock_class
+from cadenza.surgery.runtime import autocast_dtype
+
+__all__ = ["LowPrecisionNorm", "apply_low_precision_norm"]
 
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 @dataclass(repr=False, eq=False)
 class LowPrecisionNorm(Surgery):
-    """Runs LayerNorm and RMSNorm in the autocast dtype; autocast alone runs them in float32.
+    """Computes LayerNorm and RMSNorm in the autocast dtype, where autocast alone takes float32.
 
-    The input, the weight and the result are bfloat16 (float16); the mean and the variance are still
-    summed in float32 by the kernel. It saves memory traffic: about 10 % of MosaicBERT's step on a GPU.
-    It acts under CPU and CUDA autocast alone, and changes nothing without.
+    Input, weight and result are bfloat16 (float16); the kernel still sums mean and variance in float32. This
+    saves memory traffic, about 10 % of a MosaicBERT step on a GPU. Without CPU or CUDA autocast it changes
+    nothing.
 
-    Works on `nn.LayerNorm` and `nn.RMSNorm` in any model, and on the RMSNorms of Llama, Qwen and Mistral.
+    Works on any model with `nn.LayerNorm` or `nn.RMSNorm`, and on Llama, Mistral, Qwen2 and Qwen3.
     """
 
     stage = Stage.PRECISION
     keeps_outputs = True
 
-    def edit(self, site: Site) -> Undo | None:
+    def edit(self, site: Site) -> Iterator[Undo]:
         torch_norm = stock_class(site.module) in (nn.LayerNorm, nn.RMSNorm)
         if torch_norm or is_stock(site.module, *RMS_NORMS):
-            return mix(site.module, LowPrecision)
-        return None
+            yield mix(site.module, LowPrecision)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         super().apply(event, state, logger)
         if state.precision == Precision.FP32:
-            text = "LowPrecisionNorm acts under autocast; with precision fp32 it changes no number"
-            warnings.warn(NoEffectWarning(text), stacklevel=2)
+            message = "LowPrecisionNorm acts under autocast; with precision fp32 it changes no number"
+            warnings.warn(NoEffectWarning(message), stacklevel=2)
 
 
-def apply_low_precision_norm(
-    model: nn.Module, *, optimizers: Optimizer | list[Optimizer] | None = None
-) -> Report:
+def apply_low_precision_norm(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
     """Run the norms of `model` in the autocast dtype, in place; see `LowPrecisionNorm`.
 
     Raises:
-        NoEffect: the model has no norm of a known kind.
+        NoEffect: the model contains no norm of a supported class.
     """
     return LowPrecisionNorm().operate(model, optimizers)
 
 
-class LowPrecision:
-    """A norm that computes in the autocast dtype, where autocast is on."""
+class LowPrecision(Mixin, of="low_precision_norm", stage=Stage.PRECISION):
+    """A norm that computes in the autocast dtype while autocast is on."""
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = autocast_dtype(x)

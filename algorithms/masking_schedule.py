@@ -7,19 +7,23 @@ from composer.core import Algorithm, Event, State
 from composer.loggers import Logger
 
 from cadenza.surgery.errors import CheckpointError, SurgeryError
-from cadenza.surgery.training_time import progress
+from cadenza.surgery.runtime import progress
+
+__all__ = ["MaskingSchedule"]
 
 
 @dataclass(eq=False)
 class MaskingSchedule(Algorithm):
-    """Moves the masking ratio of masked-language modelling linearly from `initial` to `final`.
+    """Moves the masking ratio linearly from `initial` to `final` over training.
 
-    Constant 0.30 is MosaicBERT's; 0.30 to 0.15 reached stock BERT's final GLUE score in 1.89 times
-    fewer steps than constant 0.15 (MosaicML's BERT-base runs, 70,000 steps).
+    MosaicBERT uses a constant 0.30. A schedule from 0.30 to 0.15 reached stock BERT's final GLUE score in
+    1.89 times fewer steps than constant 0.15 (MosaicML's BERT-base runs, 70,000 steps).
 
-    It sets `mlm_probability` on the train loader's `collate_fn` before each batch. Cadenza's collator
-    masks in the main process and from each example's own seed, so the ratio is exact with any number of
-    workers and after a resume. Transformers' `DataCollatorForLanguageModeling` works without workers.
+    Works on any masked-LM collator with an attribute `mlm_probability`.
+
+    It sets `mlm_probability` on the `collate_fn` of the train loader before each batch. Cadenza's collator
+    masks in the main process, by a seed for each example, so the ratio is exact with any number of workers
+    and after a resume. Transformers' `DataCollatorForLanguageModeling` works without workers.
 
     Args:
         initial: the ratio at the start, in (0, 1).
@@ -41,10 +45,10 @@ class MaskingSchedule(Algorithm):
         return self.initial + (final - self.initial) * min(max(progress, 0.0), 1.0)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A run that goes on does so under the same schedule.
+        """Check that the checkpoint was made under the same schedule.
 
         Raises:
-            CheckpointError: the checkpoint's is another.
+            CheckpointError: it was made under another one.
         """
         if state["repr"] != repr(self):
             raise CheckpointError(f"the checkpoint was made with {state['repr']}, not with {self!r}")
@@ -59,15 +63,15 @@ class MaskingSchedule(Algorithm):
 
 
 def _collator(state: State) -> Any:
-    """The collator that masks, and that sees what is set on it here."""
+    """The collator that masks, which must run in this process to see the ratio."""
     loader = state.dataloader
     collator: Any = getattr(loader, "collate_fn", None)
     if not hasattr(collator, "mlm_probability"):
-        found = type(collator).__name__
-        raise SurgeryError(f"masking_schedule needs a collate_fn with mlm_probability, not {found}")
+        name = type(collator).__name__
+        raise SurgeryError(f"masking_schedule needs a collate_fn with mlm_probability, not {name}")
     if getattr(loader, "num_workers", 0) and not hasattr(collator, "mask"):
         raise SurgeryError(
-            f"masking_schedule can't reach {type(collator).__name__} in its workers; use "
+            f"masking_schedule can't set the ratio of {type(collator).__name__} in workers; use "
             "cadenza.data.MaskedLMCollator or num_workers=0"
         )
     return collator

@@ -1,52 +1,74 @@
-"""Quantization-aware training: convolutions and linear layers trained with integer weights and inputs."""
+"""Quantization-aware training: convolutions and linear layers train with quantized weights and inputs."""
 
 import warnings
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Event, State, Time
 from composer.loggers import Logger
 from torch import nn
-from torch.optim import Optimizer
 
-from cadenza.surgery.calibration import average_over_ranks, calibrating, set_activation_bounds
+from cadenza.quantization.calibration import average_over_ranks, calibrating, set_activation_bounds
+from cadenza.quantization.eligible import ineligible
+from cadenza.quantization.fake_quantized import BUFFERS, FakeQuantized, new_averages
+from cadenza.quantization.integers import check_converted, convert, load_converted
+from cadenza.quantization.nonnegative import nonnegative_inputs
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.fake_quantized import BUFFERS, FakeQuantized, new_averages
-from cadenza.surgery.ledger import Stage
-from cadenza.surgery.linears import spared
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import add_buffers, leave_to_each_rank, set_attributes
-from cadenza.surgery.relu_inputs import nonnegative_inputs
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, chain, mix, stock_class
-from cadenza.surgery.training_time import reached
+from cadenza.surgery.retype import Stage, Undo, mix, stock_class
+from cadenza.surgery.runtime import reached
+
+__all__ = [
+    "QuantizationAwareTraining",
+    "apply_quantization_aware_training",
+    "check_converted",
+    "convert",
+    "load_converted",
+    "set_activation_bounds",
+]
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 GRANULARITIES = ("per_channel", "per_tensor")
-LATER = (Event.BATCH_START, Event.BATCH_END, Event.FIT_END)
+AFTER_INIT = (Event.BATCH_START, Event.BATCH_END, Event.FIT_END)
+
+
+class Layers(NamedTuple):
+    """The layers of a model, by path."""
+
+    quantized: Set[str]
+    skipped: dict[str, str]  # with the reason
+    edges: set[str]  # the first convolution and the last linear layer
+    unsigned: set[str]  # their inputs are never negative
 
 
 @dataclass(repr=False, eq=False)
 class QuantizationAwareTraining(Surgery):
-    """Trains with quantized weights and activations, after AQT (arXiv 2105.03536).
+    """Trains with weights and activations in 2 to 8 bits, as AQT does (arXiv 2105.03536).
 
     On ImageNet a ResNet-50 in 4 bits with edges in 8 has 77.09 %, in bfloat16 76.65 % (the authors' README).
 
-    A weight is rounded to integers, symmetric by output channel, from the first step on; its gradient goes
-    straight through. The input of a layer is left as it is until the calibration ends; then the averaged
-    maxima and minima of its channels bound its codes for good, without a sign where it comes from a ReLU.
-    Batch norm, attention, residual sums and biases stay in floating point. The arithmetic is simulated: what
-    is saved is a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
+    1. From the first step, weights are rounded to symmetric integers with one scale per output channel. Their
+       gradients pass straight through the rounding.
+    2. During the calibration, inputs of layers are not quantized. Moving averages of the maxima and minima of
+       their channels are measured.
+    3. Afterwards inputs are quantized, with these averages as fixed bounds. Their integers are unsigned in a
+       layer behind a ReLU.
 
-    Works on `nn.Linear` and `nn.Conv1d`, `2d`, `3d` in any model.
+    Batch norm, attention, residual sums and biases stay in floating point. The arithmetic is simulated. It
+    saves a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
+
+    Works on any model with `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
 
     Args:
-        weight_bits, activation_bits: 2 to 8; None leaves them as they are.
-        edge_bits: those of the first convolution and the last linear layer; None: as in all others.
-        calibrate_until: any Composer time, such as `7500ba` (the authors'), `12ep` or `0.05dur`.
-        granularity: of the inputs' bounds, `per_channel` or `per_tensor`, which integer hardware wants.
+        weight_bits, activation_bits: 2 to 8; None does not quantize.
+        edge_bits: bits of the first convolution and the last linear layer; None means those of all others.
+        calibrate_until: any Composer time, such as `7500ba` (as the authors), `12ep` or `0.05dur`.
+        granularity: `per_channel` or `per_tensor` bounds of the inputs; integer hardware needs `per_tensor`.
     """
 
     weight_bits: int | None = 4
@@ -65,33 +87,38 @@ class QuantizationAwareTraining(Surgery):
             raise SurgeryError("weight_bits and activation_bits are both null: nothing is to be quantized")
         if self.granularity not in GRANULARITIES:
             raise SurgeryError(f"granularity {self.granularity!r} is not {' or '.join(GRANULARITIES)}")
-        self._until = _time(self.calibrate_until)
+        _time(self.calibrate_until)
 
-    def prepare(self, model: nn.Module) -> None:
-        self._spared = spared(model, type(self).__name__, heads=False, kinds=KINDS)
-        self._layers = _layers(model, self._spared)
-        self._edges = _edges(self._layers)
-        self._unsigned = nonnegative_inputs(model) if self.activation_bits else set()
+    def survey(self, model: nn.Module) -> Layers:
+        """Which layers are quantized, and how."""
+        skipped = ineligible(model, type(self).__name__, heads=False, kinds=KINDS)
+        layers = {
+            path: module
+            for path, module in model.named_modules()
+            if stock_class(module) in KINDS and "weight" in module._parameters and path not in skipped
+        }
+        unsigned = nonnegative_inputs(model) if self.activation_bits else set()
+        return Layers(layers.keys(), skipped, _edges(layers), unsigned)
 
-    def edit(self, site: Site) -> Undo | None:
-        if site.path not in self._layers:
-            return None
-        module, facts = site.module, self._facts(site.path)
-        buffers = new_averages(module, self.granularity == "per_channel") if facts["calibrating"] else {}
-        return chain(
-            partial(add_buffers, module, buffers),
-            partial(set_attributes, module, **facts),
-            partial(mix, module, FakeQuantized),
-        )
+    def edit(self, site: Site) -> Iterator[Undo]:
+        module, path, layers = site.module, site.path, site.survey
+        if path not in layers.quantized:
+            return
+        edge = self.edge_bits if path in layers.edges else None
+        weight, activation = (bits and (edge or bits) for bits in (self.weight_bits, self.activation_bits))
+        if activation is not None:
+            yield add_buffers(module, new_averages(module, self.granularity == "per_channel"))
+        yield set_attributes(module, weight_bits=weight, activation_bits=activation)
+        yield set_attributes(module, unsigned=path in layers.unsigned, calibrating=activation is not None)
+        yield mix(module, FakeQuantized)
 
-    def check(self, model: nn.Module, report: Report) -> None:
-        report.skipped = self._spared
+    def finish(self, report: Report, survey: Layers) -> Iterator[Undo]:
+        report.skipped = survey.skipped
         if not report.changes or self.activation_bits is None:
             return
         paths = [change.path for change in report.changes]
-        positive = len(self._unsigned & set(paths))
-        report.notes.append(f"{positive} with inputs that are never negative")
-        report._undos.append(leave_to_each_rank(model, [f"{p}.{b}" for p in paths for b in BUFFERS]))
+        report.notes.append(f"{len(survey.unsigned & set(paths))} with inputs that are never negative")
+        yield leave_to_each_rank(report.model, [f"{p}.{b}" for p in paths for b in BUFFERS])
 
     def loaded(self, model: nn.Module) -> None:
         for module in model.modules():
@@ -99,7 +126,7 @@ class QuantizationAwareTraining(Surgery):
                 module.refresh()
 
     def match(self, event: Event, state: State) -> bool:
-        return event == Event.INIT or (event in LATER and self.report is not None)
+        return event == Event.INIT or (event in AFTER_INIT and self.report is not None)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         if event == Event.INIT:
@@ -109,21 +136,11 @@ class QuantizationAwareTraining(Surgery):
             average_over_ranks(layers)
         elif layers and event == Event.FIT_END:
             until = f"calibrate_until={self.calibrate_until}"
-            text = f"activations aren't quantized yet: training ended before {until}"
-            warnings.warn(NoEffectWarning(text), stacklevel=2)
-        elif layers and reached(state, self._until):
+            message = f"activations aren't quantized yet: training ended before {until}"
+            warnings.warn(NoEffectWarning(message), stacklevel=2)
+        elif layers and reached(state, _time(self.calibrate_until)):
             set_activation_bounds(state.model)
             logger.log_metrics({"quantization_aware_training/calibrated": 1.0})
-
-    def _facts(self, path: str) -> dict[str, Any]:
-        edge = self.edge_bits if path in self._edges else None
-        weight, activation = (bits and (edge or bits) for bits in (self.weight_bits, self.activation_bits))
-        return {
-            "weight_bits": weight,
-            "activation_bits": activation,
-            "unsigned": path in self._unsigned,
-            "calibrating": activation is not None,
-        }
 
 
 def apply_quantization_aware_training(
@@ -133,31 +150,23 @@ def apply_quantization_aware_training(
     edge_bits: int | None = 8,
     granularity: str = "per_channel",
     *,
-    optimizers: Optimizer | list[Optimizer] | None = None,
+    optimizers: Optimizers = None,
 ) -> Report:
     """Train `model` with quantized weights and activations, in place; see `QuantizationAwareTraining`.
 
-    Call `set_activation_bounds(model)` after some batches in train mode: until then activations are measured,
-    and left as they are.
+    Call `set_activation_bounds(model)` after some batches in train mode. Until then activations are measured,
+    but not quantized.
 
     Raises:
-        NoEffect: no convolution and no linear layer that can be quantized.
+        NoEffect: no convolution or linear layer is eligible.
+        SurgeryError: an option is invalid.
     """
     surgery = QuantizationAwareTraining(weight_bits, activation_bits, edge_bits, granularity=granularity)
     return surgery.operate(model, optimizers)
 
 
-def _layers(model: nn.Module, spared: dict[str, str]) -> dict[str, nn.Module]:
-    """What is quantized, by path: layers of known kinds whose weight is a parameter."""
-    return {
-        path: module
-        for path, module in model.named_modules()
-        if stock_class(module) in KINDS and "weight" in module._parameters and path not in spared
-    }
-
-
 def _edges(layers: dict[str, nn.Module]) -> set[str]:
-    """The first convolution and the last linear layer, where there is one."""
+    """The paths of the first convolution and of the last linear layer, if there are any."""
     linear = [path for path, layer in layers.items() if isinstance(layer, nn.Linear)]
     return {*[path for path in layers if path not in linear][:1], *linear[-1:]}
 

@@ -1,23 +1,25 @@
-"""Sparse prediction: the masked-LM head runs on the rows that carry a label."""
+"""Sparse prediction: the masked-LM head runs on labelled tokens only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from cadenza.surgery.attention import base_models, claim
-from cadenza.surgery.cross_entropy import cross_entropy_
+from cadenza.attention.plan import claim
+from cadenza.attention.seam import base_models
+from cadenza.attention.technique import AttentionSurgery
+from cadenza.losses.cross_entropy import cross_entropy_
 from cadenza.surgery.engine import Site
+from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Edit, Undo, chain, is_stock, mix
-from cadenza.surgery.seam import AttentionSurgery
+from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix
+
+__all__ = ["SparsePrediction", "apply_sparse_prediction"]
 
 IGNORED = -100
 
@@ -26,46 +28,42 @@ IGNORED = -100
 class SparsePrediction(AttentionSurgery):
     """Runs the masked-LM head, and the row-wise part of the last layer, on labelled tokens only.
 
-    The loss and its gradients stay equal. With `labels`, logits are (1, labelled, vocabulary), in the order
-    of the batch, and None in a training step, whose loss turns them into their gradient; a Composer model
-    with training metrics keeps them, and its metrics see the matching labels. Without `labels` all is
-    stock. MosaicBERT (arXiv 2312.17482) does the same, but scatters the logits to a dense (batch, length,
-    vocabulary) tensor.
+    The loss and its gradients stay equal. With `labels`, logits are (1, labelled, vocabulary) in the order of
+    the batch. In a training step they are None, because the loss overwrites them with their gradient. A
+    Composer model with training metrics keeps them, and its metrics see the matching labels. Without `labels`
+    everything is stock. MosaicBERT (arXiv 2312.17482) does the same, but scatters the logits to a dense
+    (batch, length, vocabulary) tensor.
 
     Use it for every masked LM: at 30 % masking it leaves less than a third of the head's work.
 
-    Works on BERT, RoBERTa, ELECTRA (with the last layer's output projections), DistilBERT, ALBERT and
-    ModernBERT (the head alone).
+    Works on BERT, RoBERTa, XLM-RoBERTa, ELECTRA, DistilBERT, ALBERT and ModernBERT. In the last three only
+    the head runs on labelled tokens.
     """
 
     keeps_outputs = True
 
-    def prepare(self, model: nn.Module) -> Undo:
-        heads = [module for module in model.modules() if is_stock(module, *HEADS)]
-        keeps_logits = any(_is_composer(m) and m.train_metrics for m in model.modules())
-        keep = (partial(set_attributes, head, keeps_logits=keeps_logits) for head in heads)
-        return chain(partial(super().prepare, model), *keep)
+    def survey(self, model: nn.Module) -> bool:
+        """Whether training metrics read the logits."""
+        return any(_is_composer(m) and bool(m.train_metrics) for m in model.modules())
 
-    def edit(self, site: Site) -> Undo | None:
+    def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
-        if is_stock(module, *HEADS):
-            return self._head(module)
-        if _is_composer(module) and is_stock(module.model, *HEADS):
-            return mix(module, LabelledMetrics)
-        return None
+        if is_stock(module, *HEADS) and base_models(module):
+            yield set_attributes(module, keeps_logits=site.survey)
+            yield from self._head(module)
+        elif _is_composer(module) and is_stock(module.model, *HEADS):
+            yield mix(module, LabelledMetrics)
 
-    def _head(self, host: Any) -> Undo | None:
-        found = base_models(host)
-        if not found:
-            return None
-        last = getattr(getattr(found[0], "encoder", None), "layer", [None])[-1]
-        attention = getattr(last, "attention", None)
-        edits: list[Edit] = [partial(mix, host, LabelledLoss)]
+    def _head(self, host: Any) -> Iterator[Undo]:
+        base = base_models(host)[0]
+        last_layer = getattr(getattr(base, "encoder", None), "layer", [None])[-1]
+        attention = getattr(last_layer, "attention", None)
+        yield mix(host, LabelledLoss)
         if attention is not None and is_stock(attention, *ATTENTIONS):
-            edits += [partial(claim, found[0], rows="last_layer"), partial(mix, attention, LabelledRows)]
+            yield claim(base, rows="last_layer")
+            yield mix(attention, LabelledRows)
         else:
-            edits += [partial(claim, found[0], rows="output")]
-        return chain(*edits)
+            yield claim(base, rows="output")
 
 
 FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Electra")
@@ -74,30 +72,28 @@ ATTENTIONS = tuple(f"{name}Attention" for name in FAMILIES)
 
 
 def _is_composer(module: Any) -> bool:
-    """Whether it's Composer's wrapper, by structure: its metrics look at labels beside logits."""
+    """Whether `module` has the structure of Composer's wrapper, which computes the metrics."""
     return hasattr(module, "eval_forward") and isinstance(getattr(module, "model", None), PreTrainedModel)
 
 
-def apply_sparse_prediction(
-    model: nn.Module, *, optimizers: Optimizer | list[Optimizer] | None = None
-) -> Report:
+def apply_sparse_prediction(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
     """Let the masked-LM head of `model` run on labelled tokens only, in place; see `SparsePrediction`.
 
     Raises:
-        NoEffect: no masked-LM head of a known family.
+        NoEffect: the model contains no masked-LM head of these families.
     """
     return SparsePrediction().operate(model, optimizers)
 
 
-class LabelledLoss:
-    """A masked LM that computes logits where there are labels, and in training none that outlive the loss."""
+class LabelledLoss(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
+    """A masked LM that computes logits at labelled tokens; a training step without metrics keeps none."""
 
     def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
         if labels is None:
             return super().forward(*args, **kwargs)
-        flat = labels.flatten()
-        rows = (flat != IGNORED).nonzero()[:, 0]
-        labels = flat[rows]
+        labels = labels.flatten()  # (batch * length,)
+        rows = (labels != IGNORED).nonzero()[:, 0]
+        labels = labels[rows]  # (labelled,)
         if self.keeps_logits or not (self.training and torch.is_grad_enabled()):
             return super().forward(*args, labels=labels[None], labelled=rows, **kwargs)
         wants_dict = kwargs.pop("return_dict", None)
@@ -111,9 +107,9 @@ class LabelledLoss:
 
 @contextmanager
 def sparse_lookup(model: Any) -> Iterator[None]:
-    """Let tied word embeddings on a CPU pass their gradient as the few rows that were looked up.
+    """Make the gradient of tied word embeddings on a CPU sparse: it holds the rows that were looked up.
 
-    The head's gradient, which is dense, takes them up; a second dense one cost 10 % of a step.
+    It is added to the dense gradient of the head. A second dense gradient took 10 % of a step.
     """
     words, head = model.get_input_embeddings(), model.get_output_embeddings()
     before = words.sparse
@@ -124,10 +120,10 @@ def sparse_lookup(model: Any) -> Iterator[None]:
         words.sparse = before
 
 
-class LabelledRows:
-    """The attention of a last layer, whose output projection and residual run on labelled rows.
+class LabelledRows(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
+    """The attention of the last layer; its output projection and residual run on labelled rows.
 
-    What follows in the layer is row-wise, and runs on what it gets.
+    The rest of the layer is row-wise, so it runs on these rows alone.
     """
 
     def forward(
@@ -136,12 +132,13 @@ class LabelledRows:
         if labelled is None:
             return super().forward(hidden_states, *args, **kwargs)
         context, weights = self.self(hidden_states, *args, **kwargs)
+        # (batch, length, hidden) -> (1, labelled, hidden)
         rows = [x.flatten(0, 1).index_select(0, labelled)[None] for x in (context, hidden_states)]
         return self.output(*rows), weights
 
 
-class LabelledMetrics:
-    """A Composer model whose metrics see the labelled tokens, in evaluation too."""
+class LabelledMetrics(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
+    """A Composer model; its metrics see the labelled tokens alone, in evaluation too."""
 
     def eval_forward(self, batch: Any, outputs: Any = None) -> Any:
         if outputs is None and "labels" in batch:

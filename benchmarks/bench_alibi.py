@@ -1,15 +1,26 @@
-"""What does unpadding give MosaicBERT over a dense bias, the way its own fallback computes attention?
+"""What does unpadding give MosaicBERT over a dense ALiBi bias, which MosaicBERT's own fallback uses?
 
-Both have ALiBi, GLU, a padded vocabulary and sparse prediction; one computes SDPA on padded rows with an
-additive (batch, heads, length, length) bias, the other by document.
+Both variants have ALiBi, GLU, a padded vocabulary and sparse prediction. One computes SDPA on padded rows
+with an additive (batch, heads, length, length) bias; the other computes attention by document.
 """
 
 import copy
 
 import torch
-from bert import SHAPES, cases, config, encoder_flops, head_flops, options, skipped_flops, step
 from harness import Variant, Work, compare, record
 from transformers import BertForMaskedLM
+from workloads import (
+    SHAPES,
+    Batch,
+    cases,
+    check_losses,
+    config,
+    encoder_flops,
+    head_flops,
+    main,
+    skipped_flops,
+    step,
+)
 
 from cadenza.algorithms import (
     apply_alibi,
@@ -32,23 +43,20 @@ def run(shape: str, rounds: int, only: str) -> None:
     apply_flash_attention(lean, "sdpa")
     for name, batch in cases(SHAPES[shape][-1], only).items():
         rows, width = batch.inputs["input_ids"].shape
-        work = []
-        for lengths in ([width] * rows, batch.lengths):
-            head = head_flops(lean.config, batch.labelled)
-            less = skipped_flops(lean.config, sum(lengths), batch.labelled, gated=True)
-            work.append(
-                Work(encoder_flops(lean.config, lengths, gated=True) + head - less, sum(batch.lengths))
-            )
         variants = [
-            Variant("dense ALiBi bias", step(dense, batch.inputs), work[0]),
-            Variant("by document", step(lean, batch.inputs), work[1]),
+            Variant("dense ALiBi bias", step(dense, batch.inputs), work(lean.config, batch, [width] * rows)),
+            Variant("by document", step(lean, batch.inputs), work(lean.config, batch, batch.lengths)),
         ]
-        losses = [float(v.step()) for v in variants]
-        assert abs(losses[0] - losses[1]) < 1e-4 * losses[0], f"the losses differ: {losses}"
+        check_losses(variants)
         record(compare("alibi", f"{shape}, {name}", variants, rounds), "alibi")
 
 
+def work(config, batch: Batch, lengths: list[int]) -> Work:
+    """The work of a step whose attention runs on rows of `lengths`."""
+    skipped = skipped_flops(config, sum(lengths), batch.labelled, gated=True)
+    flops = encoder_flops(config, lengths, gated=True) + head_flops(config, batch.labelled) - skipped
+    return Work(flops, sum(batch.lengths))
+
+
 if __name__ == "__main__":
-    chosen = options(__doc__, ["hidden 256", "base width"])
-    for shape in chosen.shape:
-        run(shape, chosen.rounds, chosen.case)
+    main(__doc__, run)

@@ -1,28 +1,28 @@
 """Anchor attention against full causal attention on long windows.
 
-`layer`: one attention of 8 heads x 64, forward and backward, documents of 1,024 tokens. `model`: a step of 4
-decoder layers of SmolLM2-135M's shape without the LM head. On a GPU: the attention of Llama-3-8B (32 heads x
-128, 8 of keys and values) at 8,192 to 131,072 in bfloat16, full, intra-document and with an anchor, for each
-kernel that runs there.
+On a CPU: `layer`, one attention of 8 heads x 64, forward and backward, with documents of 1,024 tokens; and
+`model`, a step of 4 decoder layers of SmolLM2-135M's shape without the LM head. On a GPU: the attention of
+Llama-3-8B (32 heads x 128, 8 heads of keys and values) in bfloat16 at 8,192 to 131,072 tokens: full,
+intra-document and with an anchor, on each kernel that runs there.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from harness import Variant, Work, compare, record
+from harness import CUDA, DEVICE, Variant, Work, compare, parser, record
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from cadenza.algorithms import apply_anchor_attention, apply_flash_attention
+from cadenza.attention.anchor import Anchor
+from cadenza.attention.call import AttentionCall
+from cadenza.attention.kernels import table as kernels
+from cadenza.attention.kernels.table import Needs
+from cadenza.attention.plan import AttentionPlan
 from cadenza.studies.context_cost import pairs
-from cadenza.surgery import kernels
-from cadenza.surgery.anchor import Anchor
-from cadenza.surgery.kernels import Needs
-from cadenza.surgery.varlen import Varlen
 
 SMOLLM2 = {
     "hidden_size": 576,
@@ -33,38 +33,37 @@ SMOLLM2 = {
     "vocab_size": 49152,
     "max_position_embeddings": 2**17,
 }
-TRAINING = 3.5  # operations of a step of attention, in those of its forward: the flash backward recomputes
+TRAINING = 3.5  # operations of forward and backward over those of forward: a flash backward recomputes scores
 
 
 def module(groups: int) -> Any:
-    """As much of an attention module as a kernel looks at."""
-    plan = SimpleNamespace(stock="sdpa")
+    """A stand-in for an attention module, with the attributes that kernels read."""
+    plan = AttentionPlan(stock="sdpa")
     return SimpleNamespace(is_causal=True, num_key_value_groups=groups, attention_plan=plan)
 
 
 def document_ids(window: int, length: int, device: str) -> Tensor:
-    """(1, window): the anchor, then documents of `length` tokens, the last as long as there is room."""
+    """The ids (1, window) of the anchor and of documents of `length` tokens; the last may be shorter."""
     return ((torch.arange(window, device=device) + length - 1) // length)[None]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One attention: heads of queries, and of keys and values, and their size."""
+    """One attention: its heads of queries and of keys and values, the size of a head, and the dtype."""
 
     heads: tuple[int, int]
     width: int
     dtype: torch.dtype
 
     def variants(self, window: int, length: int, names: dict[str, list[str]]) -> list[Variant]:
-        """Full causal SDPA, then documents by mode (`anchor`, `intra_document`), on each kernel of it."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        """Full causal SDPA, then each mode (`anchor`, `intra_document`) in `names` on its kernels."""
         shapes = [(1, window, n, self.width) for n in (self.heads[0], self.heads[1], self.heads[1])]
-        qkv = [torch.randn(s, device=device, dtype=self.dtype).requires_grad_() for s in shapes]
-        ids, ops = document_ids(window, length, device), 4 * self.heads[0] * self.width * TRAINING
+        qkv = [torch.randn(s, device=DEVICE, dtype=self.dtype).requires_grad_() for s in shapes]
+        ids, ops = document_ids(window, length, DEVICE), 4 * self.heads[0] * self.width * TRAINING
         work = {mode: Work(ops * pairs(mode, window, length), window) for mode in ("full", *names)}
-        found = [Variant("full causal SDPA", both_ways(full, qkv), work["full"])]
-        for mode, kernel in ((m, k) for m, able in names.items() for k in able):
-            step = both_ways(by_document(mode, kernel, ids), qkv)
+        found = [Variant("full causal SDPA", forward_backward(full, qkv), work["full"])]
+        for mode, kernel in ((m, k) for m, kernels_of in names.items() for k in kernels_of):
+            step = forward_backward(by_document(mode, kernel, ids), qkv)
             found.append(Variant(f"{mode}, {kernel}", step, work[mode]))
         return found
 
@@ -77,18 +76,18 @@ def full(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def by_document(mode: str, name: str, ids: Tensor) -> Callable[..., Tensor]:
-    """Attention by document on a kernel; to find the documents is part of it."""
+    """Attention by document on the kernel `name`; finding the documents is timed as well."""
 
     def forward(*qkv: Tensor) -> Tensor:
         documents = Anchor(mode).documents(ids, ids.device)
-        call = Varlen.of(module(qkv[0].shape[2] // qkv[1].shape[2]), None, documents, {})
+        call = AttentionCall.of(module(qkv[0].shape[2] // qkv[1].shape[2]), documents, {})
         return kernels.run(name, call, *qkv)
 
     return forward
 
 
-def both_ways(forward: Callable[..., Tensor], qkv: list[Tensor]) -> Callable[[], object]:
-    """A step: `forward`, and its backward."""
+def forward_backward(forward: Callable[..., Tensor], qkv: list[Tensor]) -> Callable[[], object]:
+    """A step of `forward` and its backward."""
     grad = torch.randn_like(qkv[0])
 
     def step() -> None:
@@ -100,19 +99,20 @@ def both_ways(forward: Callable[..., Tensor], qkv: list[Tensor]) -> Callable[[],
 
 
 def layer(kind: Layer, window: int, length: int, names: dict[str, list[str]], rounds: int) -> None:
-    """Time a layer's variants, and record them."""
+    """Time a layer's variants and record them."""
     variants = kind.variants(window, length, names)
     record(compare("anchor", f"layer, {window} by {length}", variants, rounds, kind.dtype), "anchor")
 
 
 def model(window: int, length: int, rounds: int) -> None:
-    """Full causal attention, then the same weights with an anchor.
+    """Time full causal attention and the same weights with an anchor, and record them.
 
-    Both through the seam: stock SDPA with groups of heads materializes the scores on a CPU in torch 2.7.
+    Both use the `sdpa` kernel: in torch 2.7 stock SDPA with groups of heads materializes the scores on a CPU.
     """
-    stock, ours = (LlamaModel(LlamaConfig(**SMOLLM2)).train() for _ in range(2))
-    ours.load_state_dict(stock.state_dict())
-    for llama, mode in ((stock, "full"), (ours, "anchor")):
+    names = {"full": "full causal SDPA", "anchor": "anchor, sdpa"}
+    models = {mode: LlamaModel(LlamaConfig(**SMOLLM2)).train() for mode in names}
+    models["anchor"].load_state_dict(models["full"].state_dict())
+    for mode, llama in models.items():
         apply_anchor_attention(llama, mode)
         apply_flash_attention(llama, "sdpa")
     tokens, ids = torch.randint(0, 49152, (1, window)), document_ids(window, length, "cpu")
@@ -124,16 +124,17 @@ def model(window: int, length: int, rounds: int) -> None:
 
         return run
 
-    weights = sum(p.numel() for p in stock.layers.parameters())
+    weights = sum(p.numel() for p in models["full"].layers.parameters())
     ops = 4 * 9 * 64 * TRAINING * 4
     variants = [
-        Variant(name, step(llama), Work(6 * weights * window + ops * pairs(mode, window, length), window))
-        for name, llama, mode in (("full causal SDPA", stock, "full"), ("anchor, sdpa", ours, "anchor"))
+        Variant(names[m], step(llama), Work(6 * weights * window + ops * pairs(m, window, length), window))
+        for m, llama in models.items()
     ]
     record(compare("anchor", f"4 layers, {window} by {length}", variants, rounds), "anchor")
 
 
 def on_gpu(rounds: int) -> None:
+    """Time the layers of Llama-3-8B and record them."""
     needs = {
         "intra_document": Needs("cuda", "bfloat16", causal=True),
         "anchor": Needs("cuda", "bfloat16", causal=True, anchor=True),
@@ -145,12 +146,11 @@ def on_gpu(rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--windows", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
-    chosen = parser.parse_args()
+    options = parser(__doc__, rounds=5)
+    options.add_argument("--windows", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
+    chosen = options.parse_args()
     torch.manual_seed(0)
-    if torch.cuda.is_available():
+    if CUDA:
         return on_gpu(chosen.rounds)
     for window in chosen.windows:
         names = {"anchor": ["sdpa", "merged"]}

@@ -1,20 +1,20 @@
-"""What `torch.compile` of the layers brings to a training step of stock BERT, and of the same, operated on.
+"""What does `torch.compile` of the layers bring to a training step of BERT, stock and after surgery?
 
-`unpadding` with `sparse_prediction`, as in bench_step. Each model is held against itself with its layers
-compiled by inductor.
+The surgeries are `unpadding` and `sparse_prediction`, as in bench_step. Each model is compared with a copy
+whose layers are compiled by inductor.
 """
 
 import copy
 
 import torch
 from bench_step import models, operations
-from bert import SHAPES, cases, options, step
-from gpu_models import compiled
+from gpu.models import compiled
 from harness import Variant, Work, compare, record
+from workloads import SHAPES, cases, main, step
 
 
 def run(shape: str, rounds: int, only: str) -> None:
-    """The cases of a shape, each model against itself."""
+    """The cases of a shape, each model against its compiled copy."""
     named = zip(("stock", "lean"), models(shape), strict=True)
     pairs = {name: (model, compiled(copy.deepcopy(model), "inductor")) for name, model in named}
     for case, batch in cases(SHAPES[shape][-1], only).items():
@@ -27,7 +27,5 @@ def run(shape: str, rounds: int, only: str) -> None:
 
 
 if __name__ == "__main__":
-    chosen = options(__doc__, ["hidden 256", "base width"])
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # and not run uncompiled without a word
-    for shape in chosen.shape:
-        run(shape, chosen.rounds, chosen.case)
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would silently run uncompiled
+    main(__doc__, run)

@@ -1,14 +1,13 @@
 """BERT and MosaicBERT on a GPU in bf16: real tokens/s, model FLOPs utilization and memory, by technique.
 
-First what the card does at most. Then a training step of ModernBERT at 1,024 columns, and of BERT-base and
--large at 128, 512 and 2,048, without padding and with half of it: stock Hugging Face, each technique on top
-of those before it, `flash_attention` on each kernel that runs here, and both ends with their layers
-compiled. MFU is the share of the device's bf16 peak (H100 and H200: 989 TFLOP/s) that the operations make
-that the loss needs: none on padding, and in the head those of labelled rows. What fails, or would begin
-after --minutes, is printed as NOT MEASURED.
+First the limits of the device, then a training step of ModernBERT at 1,024 columns, and of BERT-base and
+-large at 128, 512 and 2,048 columns with 0 and 50 % padding. The variants are stock Hugging Face, each
+technique on top of those before it, `flash_attention` on each kernel that runs here, and the stock model and
+the last with compiled layers. MFU is the rate of the operations that the loss needs over the device's bf16
+peak (H100 and H200: 989 TFLOP/s); padding needs none, and the head only those of labelled rows. A variant
+that fails, or would start after --minutes, is printed as NOT MEASURED.
 """
 
-import argparse
 import gc
 import time
 from collections.abc import Callable
@@ -17,17 +16,17 @@ from itertools import islice
 from typing import Any
 
 import torch
-from bert import Batch, step
-from gpu_cases import COLUMNS, Setting, batches, models
-from gpu_ceilings import ceilings, said
-from gpu_models import needed
-from harness import Row, Variant, compare, record, table
+from gpu.cases import COLUMNS, Setting, batches, models
+from gpu.ceilings import ceilings, summary
+from gpu.models import needed
+from harness import Row, Variant, compare, gpu_options, parser, record, table
+from workloads import Batch, step
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 class Bench:
-    """Models of a shape against the stock one on its batches, as long as there is time."""
+    """Measures the models of a shape against the stock one on its batches, until the time is over."""
 
     def __init__(self, setting: Setting, rounds: int, minutes: float) -> None:
         self.setting, self.rounds = setting, 1 if setting.dry else rounds
@@ -35,10 +34,10 @@ class Bench:
         self.missed: list[str] = []
 
     def run(self, shape: str) -> None:
-        """As many models at once as memory holds, stock among them."""
-        ours, at_once = models(shape, self.setting), self.setting.shape(shape).together
-        stock, first = next(ours), True
-        while group := dict(islice(ours, at_once)):
+        """Measure the models in groups that memory can hold, each group together with the stock model."""
+        variants, at_once = models(shape, self.setting), self.setting.shape(shape).together
+        stock, first = next(variants), True
+        while group := dict(islice(variants, at_once)):
             for case, data in batches(shape, self.setting).items():
                 self._measure(case, data, dict([stock]) | group, first)
             first = False
@@ -51,7 +50,7 @@ class Bench:
         variants = [variant for variant in found if variant]
         compared = partial(compare, "gpu", case, variants, self.rounds, self.setting.dtype)
         if found[0] is None:
-            self.missed.append(f"{case}: {', '.join(group)} (nothing to hold them against)")
+            self.missed.append(f"{case}: {', '.join(group)} (the stock model failed)")
         elif rows := self._attempt(case, ", ".join(group), compared):
             self.keep(rows if first else rows[1:])
         del found, variants, compared
@@ -59,16 +58,16 @@ class Bench:
         torch.cuda.empty_cache()
 
     def _attempt(self, case: str, what: str, call: Callable[[], Any]) -> Any:
-        """What `call` gives; None where it fails, which is one of the findings."""
+        """The result of `call`, or None if it fails: a failure is a result of the benchmark."""
         try:
             return call()
         except Exception as error:
-            why = " ".join(str(error).split())[:200]
-            self.missed.append(f"{case}: {what} ({type(error).__name__}: {why})")
+            reason = " ".join(str(error).split())[:200]
+            self.missed.append(f"{case}: {what} ({type(error).__name__}: {reason})")
             return None
 
     def keep(self, rows: list[Row]) -> None:
-        """Record and print; a dry run only prints."""
+        """Record and print `rows`; a dry run only prints them."""
         print(table(rows)) if self.setting.dry else record(rows, "gpu")
         for row in rows:
             if row.tokens_per_second:
@@ -76,40 +75,30 @@ class Bench:
 
 
 def _variant(name: str, model: Any, data: Batch) -> Variant:
-    """A training step, after a first one."""
+    """A training step, which has run once."""
     variant = Variant(name, step(model, data.inputs), needed(model, data))
     variant.step()
     return variant
 
 
 def mfu(row: Row) -> float:
-    """Of this device's bf16 peak; NaN where that isn't known."""
+    """The row's rate over this device's bf16 peak; NaN if the peak isn't known."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return row.rate * 1e9 / next((peak for key, peak in PEAK.items() if key in name), float("nan"))
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
-    parser.add_argument("--shape", choices=[*COLUMNS], action="append", help="default: all")
-    parser.add_argument("--minutes", type=float, default=5, help="nothing is begun later")
-    parser.add_argument("--dry-run", action="store_true", help="tiny models on a CPU; nothing is recorded")
-    return parser.parse_args()
-
-
 def main() -> None:
-    chosen = options()
-    if not (chosen.dry_run or torch.cuda.is_available()):
-        raise SystemExit("bench_gpu needs a CUDA device: NOT MEASURED HERE")
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # and not run uncompiled without a word
+    options = parser(__doc__, rounds=3)
+    options.add_argument("--shape", choices=[*COLUMNS], action="append", help="default: all")
+    options.add_argument("--minutes", type=float, default=5, help="nothing is started later")
+    chosen = gpu_options(options)
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would silently run uncompiled
     bench = Bench(Setting(chosen.dry_run), chosen.rounds, chosen.minutes)
     ceiling = ceilings(bench.rounds, bench.setting)
     bench.keep(ceiling)
-    print(said(ceiling))
+    print(summary(ceiling))
     for shape in chosen.shape or COLUMNS:
-        torch._dynamo.reset()  # so that no shape uses up the recompilations of another
+        torch._dynamo.reset()  # the limit of recompilations holds for each shape
         bench.run(shape)
     for line in bench.missed:
         print(f"NOT MEASURED: {line}")

@@ -1,39 +1,39 @@
-"""A token, and a prompt of 256, through a decoder in each format against the same in full precision.
+"""The forward time of one token and of a prompt of 256, by the format of a decoder's weights.
 
-SmolLM2-135M's shape in float32 on a CPU, Llama-3-8B's in bfloat16 on a GPU, weights drawn anew.
+The decoder has random weights and the shape of SmolLM2-135M in float32 on a CPU, or of Llama-3-8B in bfloat16
+on a GPU. Each format is compared with full precision.
 """
 
-import argparse
-
 import torch
-from harness import Variant, Work, compare, record
+from harness import CUDA, DEVICE, Variant, Work, compare, parser, record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cadenza.algorithms import apply_post_training_quantization
-from cadenza.surgery.lowbit import FORMATS
+from cadenza.quantization.formats import FORMATS
 
-CUDA = torch.cuda.is_available()
-SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152}
-LLAMA3 = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256}
-HEADS = {"num_attention_heads": 9, "num_key_value_heads": 3}
-HEADS3 = {"num_attention_heads": 32, "num_key_value_heads": 8}
+SMOLLM2 = {
+    **{"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
+    **{"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True},
+}
+LLAMA3 = {
+    **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
+    **{"num_attention_heads": 32, "num_key_value_heads": 8},
+}
 
 
 def decoder(form: str | None) -> LlamaForCausalLM:
-    """The decoder in `form`, or as it is."""
+    """The decoder with weights in the format `form`, or in full precision."""
     torch.manual_seed(0)
-    config = (
-        LlamaConfig(**LLAMA3, **HEADS3) if CUDA else LlamaConfig(**SMOLLM2, **HEADS, tie_word_embeddings=True)
-    )
-    with torch.device("cuda" if CUDA else "cpu"):
-        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16 if CUDA else torch.float32).eval()
+    config, dtype = (LLAMA3, torch.bfloat16) if CUDA else (SMOLLM2, torch.float32)
+    with torch.device(DEVICE):
+        model = LlamaForCausalLM._from_config(LlamaConfig(**config), dtype=dtype).eval()
     if form is not None:
         apply_post_training_quantization(model, form)
     return model
 
 
 def variant(name: str, model: LlamaForCausalLM, ids: torch.Tensor) -> Variant:
-    """A forward of `ids`; operations are those of the linear layers and the head."""
+    """A forward pass of `ids`; the operations of the linear layers and the head count."""
 
     def step() -> torch.Tensor:
         with torch.no_grad():
@@ -47,12 +47,7 @@ def variant(name: str, model: LlamaForCausalLM, ids: torch.Tensor) -> Variant:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    rounds = parser(__doc__, rounds=9).parse_args().rounds
     models = {"full": decoder(None), **{form: decoder(form) for form in FORMATS}}
     for length in (1, 256):
         ids = torch.arange(length)[None].to(models["full"].device)

@@ -1,21 +1,21 @@
 """Which way to compute attention by document is the fastest on a CPU?
 
-Forward and backward of one attention with ALiBi on tokens back to back: one call for each document (the
-`sdpa` kernel joins neighbours of equal length), documents sorted by length and padded in groups of 8, a
-jagged nested tensor (which takes no bias), and everything padded to the longest.
+Forward and backward of one attention with ALiBi on documents packed without padding. The ways are one call
+for each document (the `sdpa` kernel joins neighbours of equal length), documents sorted by length and padded
+in groups of 8, a jagged nested tensor (which takes no bias), and all documents padded to the longest.
 """
 
 import torch
 import torch.nn.functional as F
-from bert import SHAPES, cases, options
 from harness import Variant, Work, compare, record
 from torch.nn.utils.rnn import pad_sequence
+from workloads import SHAPES, cases, main
 
 from cadenza.algorithms.alibi import AlibiBias
 
 
 def attention(q, k, v, lengths=None):
-    """SDPA with ALiBi, padded keys masked: (rows, length, heads, head_dim) in and out."""
+    """SDPA with ALiBi on (rows, length, heads, head_dim); keys behind `lengths` are masked."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     bias = AlibiBias()(q[:1], k[:1])[None]
     if lengths is not None:
@@ -25,11 +25,12 @@ def attention(q, k, v, lengths=None):
 
 
 def by_document(q, k, v, lengths):
+    """One call for each document; (tokens, heads, head_dim) in and out, as in all ways."""
     bias = AlibiBias()(*(q.new_empty(q.shape[1], max(lengths), 1),) * 2)
     parts = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)
     made = []
     for part in parts:
-        query, key, value = (x.transpose(0, 1)[None] for x in part)
+        query, key, value = (x.transpose(0, 1)[None] for x in part)  # (1, heads, length, head_dim)
         length = query.shape[2]
         mask = bias[None, :, :length, :length]
         made.append(F.scaled_dot_product_attention(query, key, value, attn_mask=mask)[0].transpose(0, 1))
@@ -37,7 +38,7 @@ def by_document(q, k, v, lengths):
 
 
 def padded(q, k, v, lengths, group=None):
-    """Padded to the longest of each group; groups of documents sorted by length."""
+    """One call for each group of documents, sorted by length and padded to the longest of the group."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     group = group or len(order)
     parts, made = [x.split(lengths) for x in (q, k, v)], {}
@@ -50,6 +51,7 @@ def padded(q, k, v, lengths, group=None):
 
 
 def jagged(q, k, v, lengths):
+    """One call on a nested tensor, without a bias."""
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     rows = (torch.nested.nested_tensor_from_jagged(x, offsets).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(*rows).transpose(1, 2).values()
@@ -83,6 +85,4 @@ def run(shape: str, rounds: int, only: str) -> None:
 
 
 if __name__ == "__main__":
-    chosen = options(__doc__, ["hidden 256", "base width"])
-    for shape in chosen.shape:
-        run(shape, chosen.rounds, chosen.case)
+    main(__doc__, run)

@@ -1,22 +1,32 @@
-"""How much faster is a training step than stock Hugging Face BERT's, and how much of that is work not done?
+"""How much faster than stock Hugging Face BERT is a training step, and how much of that is work not done?
 
 Same weights, same batch: stock (SDPA on padded rows, logits at every position) against `unpadding` with
-`sparse_prediction`. A step is forward, backward and a fused AdamW; dropout is off, so that the losses are
-equal.
+`sparse_prediction`. A step is forward, backward and a fused AdamW. Without dropout the losses are equal.
 """
 
 import copy
 
 import torch
-from bert import SHAPES, Batch, cases, config, encoder_flops, head_flops, options, skipped_flops, step
 from harness import Variant, Work, compare, record
 from transformers import BertForMaskedLM
+from workloads import (
+    SHAPES,
+    Batch,
+    cases,
+    check_losses,
+    config,
+    encoder_flops,
+    head_flops,
+    main,
+    skipped_flops,
+    step,
+)
 
 from cadenza.algorithms import apply_sparse_prediction, apply_unpadding
 
 
 def models(shape: str) -> tuple[BertForMaskedLM, BertForMaskedLM]:
-    """Stock BERT, and the same weights, operated on."""
+    """Stock BERT, and the same weights after surgery."""
     torch.manual_seed(0)
     stock = BertForMaskedLM(config(shape)).train()
     lean = copy.deepcopy(stock)
@@ -35,18 +45,20 @@ def run(shape: str, rounds: int, only: str) -> None:
             Variant("stock", step(stock, batch.inputs), Work(dense, tokens)),
             Variant("unpadding+sparse", step(lean, batch.inputs), Work(done, tokens)),
         ]
-        losses = [float(v.step()) for v in variants]
-        assert abs(losses[0] - losses[1]) < 1e-4 * losses[0], f"the losses differ: {losses}"
+        check_losses(variants)
         rows = compare("step", f"{shape}, {name}", variants, rounds)
         record(rows, "step")
-        part = rows[1].speedup / (dense / needed)
-        print(
-            f"{dense / needed:.2f}x fewer operations are necessary; the speed-up is {part:.2f} times that\n"
-        )
+        fewer = dense / needed
+        part = rows[1].speedup / fewer
+        print(f"{fewer:.2f}x fewer operations are necessary; the speed-up is {part:.2f} times that\n")
 
 
 def operations(shape: str, batch: Batch) -> tuple[float, float, float]:
-    """Of the stock step; those that the loss needs, counting the last layer in full; those that we do."""
+    """The operations of the stock step, those that the loss needs, and those that the lean step computes.
+
+    The loss needs all layers on the real tokens, and the head on labelled rows. The lean step computes even
+    the row-wise part of the last layer only on labelled rows.
+    """
     cfg = config(shape)
     rows, width = batch.inputs["input_ids"].shape
     dense = encoder_flops(cfg, [width] * rows) + head_flops(cfg, width * rows)
@@ -55,6 +67,4 @@ def operations(shape: str, batch: Batch) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    chosen = options(__doc__, ["hidden 256", "base width"])
-    for shape in chosen.shape:
-        run(shape, chosen.rounds, chosen.case)
+    main(__doc__, run)

@@ -1,19 +1,13 @@
-"""Draw `results/step.png`: a step's time against padding and length, from the newest rows of `step.csv`."""
-
-import csv
+"""Plot `results/step.png`: a step's time by padding and length, from the newest rows of `step.csv`."""
 
 import matplotlib.pyplot as plt
 from harness import RESULTS
 
-
-def newest(path) -> dict[tuple[str, str], dict[str, str]]:
-    """The last row of each case and variant."""
-    with path.open(newline="") as file:
-        return {(row["case"], row["variant"]): row for row in csv.DictReader(file)}
+from cadenza.studies import cells
 
 
-def draw(axes, shape: str, rows: dict[tuple[str, str], dict[str, str]]) -> None:
-    """One panel: milliseconds for each 1,000 real tokens."""
+def plot(axes, shape: str, rows: dict[tuple[str, str], dict[str, str]]) -> None:
+    """Plot one panel: milliseconds per 1,000 real tokens."""
     cases = [case for case, variant in rows if case.startswith(shape) and variant == "stock"]
     for offset, variant, color in ((-0.2, "stock", "#b8b8b8"), (0.2, "unpadding+sparse", "#2b6cb0")):
         heights = [1e6 / float(rows[case, variant]["tokens_per_second"]) for case in cases]
@@ -27,11 +21,12 @@ def draw(axes, shape: str, rows: dict[tuple[str, str], dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
+    newest = {(row["case"], row["variant"]): row for row in cells.done(RESULTS / "step.csv")}
     figure, panels = plt.subplots(1, 2, figsize=(11, 4))
     for axes, shape in zip(panels, ("hidden 256", "base width"), strict=True):
-        draw(axes, shape, newest(RESULTS / "step.csv"))
+        plot(axes, shape, newest)
     panels[0].legend()
     figure.suptitle("Training step on one CPU thread: 128 columns with padding, and lengths 16 to 512")
     figure.tight_layout()
     figure.savefig(RESULTS / "step.png", dpi=110)
-    print(f"drawn: {RESULTS / 'step.png'}")
+    print(f"written: {RESULTS / 'step.png'}")

@@ -1,13 +1,13 @@
-"""Draw `results/gpu.png`, real tokens/s by technique, and `results/context.png`, an attention's step time by
-context length, from the newest rows of `gpu.csv` and of those in `anchor.csv` that a GPU gave.
+"""Plot `results/gpu.png`, real tokens/s by technique, and `results/context.png`, an attention's step time by
+context length, from the newest rows of GPUs in `gpu.csv` and `anchor.csv`.
 """
 
-import argparse
-import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from harness import RESULTS
+from harness import RESULTS, parser
+
+from cadenza.studies import cells
 
 COLORS = {"0%": "#b8b8b8", "50%": "#2b6cb0"}
 STYLES = {"full causal SDPA": "-", "intra_document": ":", "anchor": "--"}
@@ -15,26 +15,23 @@ Rows = dict[tuple[str, str], dict[str, str]]
 
 
 class Missing(Exception):
-    """What can't be drawn, and what would measure it."""
+    """Rows that a plot needs are missing; the message names the script that measures them."""
 
 
 def newest(path: Path, script: str) -> Rows:
-    """The last row that a GPU gave of each case and variant."""
-    if not path.is_file():
-        raise Missing(f"there is no {path}: run benchmarks/{script} on a CUDA machine")
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if "NVIDIA" in row["device"]]
+    """The last row of each case and variant that was measured on a GPU."""
+    rows = [row for row in cells.done(path) if "NVIDIA" in row["device"]]
     if not rows:
         raise Missing(f"{path} has no rows from a GPU: run benchmarks/{script} on a CUDA machine")
     return {(row["case"], row["variant"]): row for row in rows}
 
 
 def techniques(path: Path, target: Path) -> None:
-    """A panel for each shape and number of columns."""
+    """Plot a panel for each shape and number of columns."""
     rows = newest(path, "bench_gpu.py")
     cases = sorted({tuple(case.split(", ")[:2]) for case, _ in rows if "columns" in case}, key=_order)
     if not cases:
-        raise Missing(f"{path} has ceilings, and no steps: run benchmarks/bench_gpu.py again")
+        raise Missing(f"{path} has ceilings but no steps: run benchmarks/bench_gpu.py again")
     figure, grid = plt.subplots(-(-len(cases) // 3), 3, figsize=(17, 4 * -(-len(cases) // 3)), squeeze=False)
     for axes in grid.flat[len(cases) :]:
         axes.axis("off")
@@ -48,7 +45,7 @@ def _order(case: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _bars(axes, case: str, rows: Rows) -> None:
-    """For each variant a bar for each share of padding that was measured."""
+    """Plot a bar for each variant and padding that was measured."""
     names = list(dict.fromkeys(variant for found, variant in rows if found.startswith(f"{case},")))
     for offset, (padding, color) in zip((-0.2, 0.2), COLORS.items(), strict=True):
         key = f"{case}, {padding} padding"
@@ -64,7 +61,7 @@ def _bars(axes, case: str, rows: Rows) -> None:
 
 
 def context(path: Path, target: Path) -> None:
-    """A line for each kind of attention and kernel, a panel for each length of documents."""
+    """Plot a panel for each length of documents, with a line for each kind of attention and kernel."""
     rows = {key: row for key, row in newest(path, "bench_anchor.py").items() if key[0].startswith("layer")}
     if not rows:
         raise Missing(f"{path} has no layers from a GPU: run benchmarks/bench_anchor.py on a CUDA machine")
@@ -97,20 +94,18 @@ def _save(figure, title: str, target: Path) -> None:
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(target, dpi=110)
-    print(f"drawn: {target}")
+    print(f"written: {target}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="folder of both files, and for the plots"
-    )
-    folder, missing = parser.parse_args().results, []
-    for draw, source, target in ((techniques, "gpu.csv", "gpu.png"), (context, "anchor.csv", "context.png")):
+    options = parser(__doc__)
+    options.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files and plots")
+    folder, missing = options.parse_args().results, []
+    for plot, source, target in ((techniques, "gpu.csv", "gpu.png"), (context, "anchor.csv", "context.png")):
         try:
-            draw(folder / source, folder / target)
+            plot(folder / source, folder / target)
         except Missing as error:
-            missing.append(f"not drawn: {folder / target}; {error}")
+            missing.append(f"not written: {folder / target}; {error}")
     if missing:
         raise SystemExit("\n".join(missing))
 

@@ -1,26 +1,26 @@
-"""Where a training step's time goes on a GPU: its kernels by the time they take, and how long the card waits.
+"""Where a training step's time goes on a GPU: the kernels by time, and how long the device is idle.
 
-The last variant of bench_gpu whose name contains --variant, on its batch of --columns. Prints the table, and
-appends it to results/gpu_profile.csv; --trace FILE writes what chrome://tracing and Perfetto open.
+The step is that of the last variant of bench_gpu whose name contains --variant, on its batch of --columns.
+The table is printed, and all kernels are appended to results/gpu_profile.csv. --trace FILE writes a trace for
+chrome://tracing and Perfetto.
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from bert import step
-from gpu_cases import COLUMNS, Setting, batches, models
-from harness import Clock, append
+from gpu.cases import COLUMNS, Setting, batches, models
+from harness import Clock, append, gpu_options, parser
 from torch.profiler import ProfilerActivity, profile
+from workloads import step
 
 STEPS = 3
-SHOWN = 25
+MAX_SHOWN = 25  # kernels in the printed table
 
 
 def chosen_model(shape: str, name: str, setting: Setting) -> tuple[str, Any]:
-    """The last variant of `shape` whose name contains `name`; those before it are let go."""
+    """The last variant of `shape` whose name contains `name`; the others are freed."""
     found, seen = None, []
     for variant, model in models(shape, setting):
         seen.append(variant)
@@ -31,7 +31,7 @@ def chosen_model(shape: str, name: str, setting: Setting) -> tuple[str, Any]:
 
 
 def kernels(run: Callable[[], object], setting: Setting, trace: str | None) -> list[tuple[str, float, int]]:
-    """(name, seconds a step, calls a step) of what ran on the device, the longest first."""
+    """(name, seconds, calls) of each kernel in a step, the longest first."""
     activity = ProfilerActivity.CPU if setting.dry else ProfilerActivity.CUDA
     with profile(activities=[activity]) as found:
         for _ in range(STEPS):
@@ -46,39 +46,28 @@ def kernels(run: Callable[[], object], setting: Setting, trace: str | None) -> l
 
 
 def table(rows: list[tuple[str, float, int]], seconds: float) -> str:
-    """For people: the longest, the rest, and what no kernel accounts for."""
+    """The longest kernels, the sum of the others, and the share of the step without any kernel, to print."""
     lines = [f"{'ms':>8} {'share':>6} {'calls':>6}  kernel"]
-    busy, rest = sum(row[1] for row in rows), rows[SHOWN:]
+    busy, rest = sum(row[1] for row in rows), rows[MAX_SHOWN:]
     rest = [(f"{len(rest)} others", sum(row[1] for row in rest), sum(row[2] for row in rest))] if rest else []
-    for name, time, calls in [*rows[:SHOWN], *rest]:
+    for name, time, calls in [*rows[:MAX_SHOWN], *rest]:
         lines.append(f"{1e3 * time:8.3f} {time / seconds:6.1%} {calls:6}  {name[:100]}")
     lines.append(f"a step takes {1e3 * seconds:.2f} ms; the device computes for {busy / seconds:.0%} of it")
     return "\n".join(lines)
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--shape", choices=[*COLUMNS], default="base")
-    parser.add_argument("--columns", type=int, default=512, help="of those that bench_gpu measures")
-    parser.add_argument("--padding", choices=["0%", "50%"], default="50%")
-    parser.add_argument("--variant", default="+ flash_attention", help="a part of its name")
-    parser.add_argument("--trace", help="where to write a trace")
-    parser.add_argument("--dry-run", action="store_true", help="tiny, on a CPU; nothing is recorded")
-    return parser.parse_args()
-
-
 def main() -> None:
-    chosen = options()
-    if not (chosen.dry_run or torch.cuda.is_available()):
-        raise SystemExit("profile_gpu needs a CUDA device: NOT MEASURED HERE")
+    options = parser(__doc__)
+    options.add_argument("--shape", choices=[*COLUMNS], default="base")
+    options.add_argument("--columns", type=int, default=512, help="one of those that bench_gpu measures")
+    options.add_argument("--padding", choices=["0%", "50%"], default="50%")
+    options.add_argument("--variant", default="+ flash_attention", help="a part of its name")
+    options.add_argument("--trace", help="the file for a trace")
+    chosen = gpu_options(options)
     setting = Setting(chosen.dry_run)
     columns = chosen.columns // 32 if chosen.dry_run else chosen.columns
-    case, found = (
-        f"{chosen.shape}, {columns} columns, {chosen.padding} padding",
-        batches(chosen.shape, setting),
-    )
+    case = f"{chosen.shape}, {columns} columns, {chosen.padding} padding"
+    found = batches(chosen.shape, setting)
     if case not in found:
         raise SystemExit(f"no batch {case!r}; there are: {'; '.join(found)}")
     variant, model = chosen_model(chosen.shape, chosen.variant, setting)

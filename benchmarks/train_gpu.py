@@ -1,8 +1,8 @@
-"""MosaicBERT-base trained in amp_bf16 and in fp32 from the same seed: does bfloat16 learn as float32 does?
+"""MosaicBERT-base trained in amp_bf16 and in fp32 from the same seed: does bfloat16 learn like float32?
 
-`yamls/mosaicbert.yaml` on python_docs, 200 steps of 64 sequences, without dropout, whose masks would differ.
-fp32 is IEEE float32: no product is rounded to TF32, which Composer allows otherwise. Records both curves, and
-prints the largest difference between their moving averages over 20 steps.
+`yamls/mosaicbert.yaml` is trained on python_docs for 200 steps of 64 sequences, without dropout, whose masks
+would differ. fp32 is IEEE float32; TF32, which Composer allows otherwise, is off. Both loss curves are
+recorded, and the largest difference between their moving averages over 20 steps is printed.
 """
 
 import argparse
@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from composer import Callback
 from composer.devices import DeviceCPU, DeviceGPU
-from harness import append
+from harness import append, gpu_options, parser
 
-from cadenza.recipe import load, play
+from cadenza.recipe import load
+from cadenza.recipe.run import task_of
+from cadenza.recipe.trainer import build_trainer, trainer_settings
 
 RECIPES = Path(__file__).parent.parent / "yamls"
 PRECISIONS = ("amp_bf16", "fp32")
@@ -41,7 +43,7 @@ TINY = [
 
 
 class Losses(Callback):
-    """The loss of each step."""
+    """Collects the loss of each step."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -51,7 +53,7 @@ class Losses(Callback):
 
 
 def curve(precision: str, chosen: argparse.Namespace, folder: str) -> list[float]:
-    """The losses of a run in this precision."""
+    """The losses of a run in `precision`."""
     sizes = [f"train.{key}={chosen.batch}" for key in ("global_batch_size", "device_train_microbatch_size")]
     run = [
         f"train.precision={precision}",
@@ -61,44 +63,41 @@ def curve(precision: str, chosen: argparse.Namespace, folder: str) -> list[float
     recipe = load(
         [str(RECIPES / "mosaicbert.yaml")], [*SMALL, *sizes, *run, *(TINY if chosen.dry_run else [])]
     )
-    settings, losses = play.trainer_settings(recipe), Losses()
+    settings, losses = trainer_settings(recipe), Losses()
     settings["callbacks"].append(losses)
     settings["device"] = DeviceCPU() if chosen.dry_run else DeviceGPU(allow_tf32=False)
-    model, tokenizer = play.model_and_tokenizer(recipe)
-    train, evaluation = play.dataspecs(recipe, tokenizer, settings["algorithms"])
-    trainer = play.build_trainer(recipe, settings, model, train, evaluation)
+    task = task_of(recipe)
+    model = task.model()
+    trainer = build_trainer(task, settings, model, *task.data(settings["algorithms"]))
     trainer.fit()
     trainer.close()
     return losses.seen
 
 
 def difference(curves: dict[str, list[float]]) -> float:
-    """The largest one between the moving averages of two curves."""
+    """The largest difference between the moving averages of two curves."""
     width = min(WINDOW, *map(len, curves.values()))
-    low, high = (torch.tensor(each).double().unfold(0, width, 1).mean(1) for each in curves.values())
-    return float((low - high).abs().max())
+    first, second = (torch.tensor(each).double().unfold(0, width, 1).mean(1) for each in curves.values())
+    return float((first - second).abs().max())
 
 
 def record(curves: dict[str, list[float]]) -> Path:
-    """Append a row for each step."""
+    """Append a row for each step to the result file."""
     steps = zip(*curves.values(), strict=True)
     rows = [{"step": n, **dict(zip(curves, losses, strict=True))} for n, losses in enumerate(steps, 1)]
     return append(rows, "gpu_curves")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--dry-run", action="store_true", help="tiny, on a CPU, fp32 twice; records nothing")
-    chosen = parser.parse_args()
-    if not (chosen.dry_run or torch.cuda.is_available()):
-        raise SystemExit("train_gpu needs a CUDA device: NOT MEASURED HERE")
+    options = parser(__doc__)
+    options.add_argument("--steps", type=int, default=200)
+    options.add_argument("--batch", type=int, default=64)
+    chosen = gpu_options(options)
     if chosen.dry_run:
         chosen.steps, chosen.batch = 4, 4
     with tempfile.TemporaryDirectory() as folder:
-        asked = {name: "fp32" if chosen.dry_run else name for name in PRECISIONS}
-        curves = {name: curve(precision, chosen, folder) for name, precision in asked.items()}
+        used = {name: "fp32" if chosen.dry_run else name for name in PRECISIONS}
+        curves = {name: curve(precision, chosen, folder) for name, precision in used.items()}
     for name, losses in curves.items():
         print(f"{name}: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")
     print(f"the moving averages over {WINDOW} steps differ by at most {difference(curves):.4f} nats")

@@ -1,20 +1,18 @@
 """SmolLM2-135M trained on windows of real documents with AnchorAttention and bf16-safe RoPE.
 
-Prints and records the loss of each step, that of the first step's batch once more at the end, the
-perplexity of held-out documents, each alone, before and after, and the largest difference between the
-trained model's logits and those of its exported folder in stock transformers. Needs the model as a folder;
-half an hour on two CPU cores.
+Prints and records the loss of each step, the loss of the first step's batch after training, the perplexity of
+held-out documents before and after, and the largest difference between the logits of the trained model and
+those of its exported folder in stock transformers. Needs the model's folder, and half an hour on two cores.
 """
 
 import argparse
-import csv
 import math
 import tempfile
 from pathlib import Path
 
 import torch
 from composer import Callback, Trainer
-from harness import RESULTS, machine
+from harness import append, parser
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,7 +23,7 @@ from cadenza.surgery import in_order
 
 
 class Losses(Callback):
-    """The loss of each step, and the first step's batch: its loss after the run compares like with like."""
+    """Collects the loss of each step, and keeps the first batch, whose loss after training is comparable."""
 
     def __init__(self, steps: int) -> None:
         self.seen, self.first, self.bar = [], {}, tqdm(total=steps, unit="step")
@@ -41,38 +39,25 @@ class Losses(Callback):
 
 
 @torch.no_grad()
-def loss_of(model, tokenizer, texts: list[str], length: int) -> float:
-    """Nats a token over documents, each alone, the first `length` tokens of each."""
+def loss_of(model, tokenizer, texts: list[str], length: int, when: str) -> float:
+    """Print and return the nats per token of the first `length` tokens of each document, each by itself."""
     model.eval()
     total = count = 0
     for text in texts:
         ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=length)["input_ids"]
         total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
-    return total / count
+    loss = total / count
+    print(f"{when}: {loss:.4f} nats, perplexity {math.exp(loss):.2f}", flush=True)
+    return loss
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of SmolLM2-135M")
-    parser.add_argument("--text", default="python_docs", help="or a glob of .jsonl or .txt files")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--window", type=int, default=8192)
-    parser.add_argument("--lr", type=float, default=5e-5)
-    parser.add_argument("--checkpointed", type=int, default=30, help="layers computed again in backward")
-    parser.add_argument("--eval-tokens", type=int, default=1024)
-    chosen = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    cfg = TextConfig(source=chosen.text, max_seq_len=chosen.window, eval_documents=12)
-    held_out: list[str] = list(documents(cfg, train=False))
-    model = causal_lm(pretrained=chosen.model, tokenizer=tokenizer)
-    before = loss_of(model.model, tokenizer, held_out, chosen.eval_tokens)
-    print(f"before: {before:.4f} nats, perplexity {math.exp(before):.2f}", flush=True)
+def trainer_of(model, tokenizer, cfg: TextConfig, chosen: argparse.Namespace, losses: Losses) -> Trainer:
+    """Composer's Trainer on a CPU; layers from `chosen.checkpointed` on keep their activations."""
     model.model.gradient_checkpointing_enable()
     for layer in model.model.model.layers[chosen.checkpointed :]:
         layer.gradient_checkpointing = False
-    losses = Losses(chosen.steps)
-    trainer = Trainer(
+    return Trainer(
         model=model,
         train_dataloader=build_causal_dataspec(cfg, tokenizer, train=True, batch_size=1, seed=17),
         optimizers=torch.optim.AdamW(model.parameters(), lr=chosen.lr, betas=(0.9, 0.95), weight_decay=0.1),
@@ -83,23 +68,50 @@ def main() -> None:
         device="cpu",
         seed=17,
     )
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    found = parser(__doc__)
+    found.add_argument("--model", required=True, help="folder of SmolLM2-135M")
+    found.add_argument("--text", default="python_docs", help="or a glob of .jsonl or .txt files")
+    found.add_argument("--steps", type=int, default=20)
+    found.add_argument("--window", type=int, default=8192)
+    found.add_argument("--lr", type=float, default=5e-5)
+    found.add_argument("--checkpointed", type=int, default=30, help="layers computed again in backward")
+    found.add_argument("--eval-tokens", type=int, default=1024)
+    return found.parse_args()
+
+
+def main() -> None:
+    """Train, evaluate, export and record."""
+    chosen = options()
+    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
+    cfg = TextConfig(source=chosen.text, max_seq_len=chosen.window, eval_documents=12)
+    held_out = list(documents(cfg, train=False))
+    model, losses = causal_lm(pretrained=chosen.model, tokenizer=tokenizer), Losses(chosen.steps)
+    before = loss_of(model.model, tokenizer, held_out, chosen.eval_tokens, "before")
+    trainer = trainer_of(model, tokenizer, cfg, chosen, losses)
     check_rope(trainer.state.model)
     trainer.fit()
     with torch.no_grad():
         again = float(model.loss(model(dict(losses.first)), losses.first))
     print(f"the first step's windows: {losses.seen[0]:.4f} then, {again:.4f} now", flush=True)
-    after = loss_of(model.model, tokenizer, held_out, chosen.eval_tokens)
-    print(f"after: {after:.4f} nats, perplexity {math.exp(after):.2f}", flush=True)
-    difference = exported_difference(trainer, model.model, tokenizer, held_out[0])
+    after = loss_of(model.model, tokenizer, held_out, chosen.eval_tokens, "after")
+    exact, stock = exported_differences(trainer, model.model, tokenizer, held_out[0])
     print(
-        f"exported folder in stock transformers: logits differ by at most {difference[0]:.1e} "
-        f"(by exact angles), and by {difference[1]:.1e} with bf16_safe_rope undone"
+        f"exported folder in stock transformers: logits differ by at most {exact:.1e} "
+        f"(by exact angles), and by {stock:.1e} with bf16_safe_rope undone"
     )
-    record(chosen, losses.seen, again, before, after, difference)
+    row: dict[str, object] = {"steps": chosen.steps, "window": chosen.window, "lr": chosen.lr}
+    row |= {"held_out_before": f"{before:.4f}", "held_out_after": f"{after:.4f}"}
+    row |= {"export_logit_difference": f"{exact:.1e}", "the_same_without_bf16_safe_rope": f"{stock:.1e}"}
+    row |= {"first_loss_again": f"{again:.3f}", "losses": " ".join(f"{loss:.3f}" for loss in losses.seen)}
+    append([row], "smollm2")
 
 
-def exported_difference(trainer: Trainer, model, tokenizer, text: str) -> list[float]:
-    """Of the model as it is, and with its stock rotation back."""
+def exported_differences(trainer: Trainer, model, tokenizer, text: str) -> list[float]:
+    """The largest difference of logits to the exported folder, with bf16_safe_rope and with it undone."""
     with tempfile.TemporaryDirectory() as scratch:
         trainer.save_checkpoint(f"{scratch}/last.pt")
         folder = export(f"{scratch}/last.pt", f"{scratch}/folder")
@@ -109,35 +121,11 @@ def exported_difference(trainer: Trainer, model, tokenizer, text: str) -> list[f
     model.eval()
     differences = []
     with torch.no_grad():
-        right = stock(input_ids=ids).logits
-        differences.append(float((model(input_ids=ids).logits - right).abs().max()))
+        expected = stock(input_ids=ids).logits
+        differences.append(float((model(input_ids=ids).logits - expected).abs().max()))
         next(a for a in trainer.state.algorithms if isinstance(a, BF16SafeRoPE)).report.undo()
-        differences.append(float((model(input_ids=ids).logits - right).abs().max()))
+        differences.append(float((model(input_ids=ids).logits - expected).abs().max()))
     return differences
-
-
-def record(
-    chosen, losses: list[float], again: float, before: float, after: float, difference: list[float]
-) -> None:
-    path = RESULTS / "smollm2.csv"
-    new = not path.exists()
-    fields = {
-        **machine(),
-        "steps": chosen.steps,
-        "window": chosen.window,
-        "lr": chosen.lr,
-        "held_out_before": f"{before:.4f}",
-        "held_out_after": f"{after:.4f}",
-        "export_logit_difference": f"{difference[0]:.1e}",
-        "the_same_without_bf16_safe_rope": f"{difference[1]:.1e}",
-        "first_loss_again": f"{again:.3f}",
-        "losses": " ".join(f"{loss:.3f}" for loss in losses),
-    }
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(fields))
-        if new:
-            writer.writeheader()
-        writer.writerow(fields)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Text for masked and causal language modelling, and images for classification: sources to loaders."""
+"""Text for masked and causal language modelling, and images for classification, from source to batch."""
 
-from cadenza.data.config import TextConfig, TokenizerConfig
+from cadenza.data.draws import EpochSampler
 from cadenza.data.errors import DataError
-from cadenza.data.image_config import ImageConfig
-from cadenza.data.images import build_image_dataspec
-from cadenza.data.loader import build_causal_dataspec, build_dataspec, count_tokens, unigram_entropy
-from cadenza.data.masking import MaskedLMCollator
-from cadenza.data.python_docs import python_docs
-from cadenza.data.sequences import EpochSampler, TokenizedDocuments, TokenizedStream
-from cadenza.data.sources import documents, train_texts
-from cadenza.data.tokenizer import build_tokenizer, train_wordpiece
+from cadenza.data.images.config import ImageConfig
+from cadenza.data.images.loader import build_image_dataspec
+from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.data.text.loader import build_causal_dataspec, build_dataspec, count_tokens, unigram_entropy
+from cadenza.data.text.masking import MaskedLMCollator
+from cadenza.data.text.python_docs import python_docs
+from cadenza.data.text.sequences import TokenizedDocuments, TokenizedStream
+from cadenza.data.text.sources import documents, train_texts
+from cadenza.data.text.tokenizer import build_tokenizer, train_wordpiece
 
 __all__ = [
     "DataError",

@@ -1,15 +1,13 @@
-"""Base models to operate on, and models with surgeries behind them: saved, loaded, exported."""
+"""Stock models to change, and models after surgery: saved, loaded, exported."""
 
 from cadenza.models.auto import CadenzaConfig
-from cadenza.models.bert import masked_lm
-from cadenza.models.causal_lm import causal_lm
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
+from cadenza.models.language_model import causal_lm, composer_model, masked_lm
 from cadenza.models.lora import has_adapters
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
 from cadenza.models.resnet import classifier, resnet
 from cadenza.models.saved import load, save
-from cadenza.models.stock import composer_model
 
 __all__ = [
     "CadenzaConfig",

@@ -1,6 +1,6 @@
-"""Transformers' `AutoModel` classes for models with surgeries: `import cadenza.models` is enough.
+"""Transformers' `AutoModel` classes load models after surgery once this module is imported.
 
-The folder's remote code imports the same names from here.
+`import cadenza.models` imports it. The remote code in a saved folder imports the same names from here.
 """
 
 from pathlib import Path
@@ -15,38 +15,36 @@ from cadenza.surgery.saving import AUTO_CLASSES, MODEL_TYPE
 
 
 class CadenzaConfig(PreTrainedConfig):
-    """The config in a folder whose weights stock code would read wrongly."""
+    """The config of a model whose weights stock code would misinterpret."""
 
     model_type = MODEL_TYPE
 
 
 class Loader:
-    """What an `AutoModel` class finds for a `CadenzaConfig`: it returns the stock model after surgery."""
+    """What an `AutoModel` class calls for a `CadenzaConfig`; it returns a stock model after surgery."""
 
     config_class = CadenzaConfig
     auto: Any
 
     @classmethod
     def from_pretrained(cls, folder: Any, *args: Any, config: PreTrainedConfig, **options: Any) -> Any:
-        """See `cadenza.models.load`."""
-        for known in ("trust_remote_code", "adapter_kwargs", "_from_auto"):
-            options.pop(known, None)
+        """The model in `folder`; see `cadenza.models.load`."""
+        for unused in ("trust_remote_code", "adapter_kwargs", "_from_auto"):
+            options.pop(unused, None)
         return load_with(config.to_dict(), _local(folder, options), cls.auto, **options)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Asked of remote code by transformers; there's nothing to note, since models record themselves."""
+        """Do nothing: transformers calls this for remote code, but a saved model writes its own record."""
 
 
 def _local(folder: Any, options: dict[str, Any]) -> str:
-    """A folder as it is; of a Hub name, the snapshot."""
-    asked = {k: options.pop(k) for k in ("revision", "cache_dir", "force_download", "token") if k in options}
-    local_only = options.pop("local_files_only", False)
+    """The folder itself, or the snapshot of a Hub name; removes from `options` what is meant for the Hub."""
+    known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+    hub_options = {key: options.pop(key) for key in known if key in options}
     for unused in ("proxies", "subfolder", "code_revision"):
         options.pop(unused, None)
-    if Path(folder).is_dir():
-        return str(folder)
-    return snapshot_download(folder, local_files_only=local_only, **asked)
+    return str(folder) if Path(folder).is_dir() else snapshot_download(folder, **hub_options)
 
 
 def _register() -> None:

@@ -4,7 +4,7 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from cadenza.surgery.history import history, parse
+from cadenza.surgery.ledger import Entry, history
 
 TASKS = {
     "ForMaskedLM": "fill-mask",
@@ -25,7 +25,7 @@ tags:
 
 {stock} after surgery with cadenza {version}, {parameters:,} parameters.
 
-| surgery | options | {same} |
+| surgery | options | stock code computes the same |
 |---|---|---|
 {rows}
 
@@ -36,12 +36,12 @@ tags:
 ```
 """
 
-STOCK = """\
+USE_STOCK = """\
 from transformers import {auto}
 
 model = {auto}.from_pretrained("{name}")  # stock transformers computes the same"""
 
-CADENZA = """\
+USE_CADENZA = """\
 import cadenza.models  # lets transformers load it; without, pass trust_remote_code=True
 from transformers import {auto}
 
@@ -49,25 +49,23 @@ model = {auto}.from_pretrained("{name}")"""
 
 
 def card(model: Any, name: str, facts: dict[str, Any]) -> str:
-    """Markdown: what the model is, its surgeries, how it's loaded, and `facts` about its training."""
+    """Markdown with the model's class, its surgeries, how to load it, and `facts` about its training."""
     entries = history(model)
     stock = type(model).__name__
     heads = [head for head in TASKS if stock.endswith(head)]
-    use = STOCK if all(entry.keeps_outputs for entry in entries) else CADENZA
+    use = USE_STOCK if all(entry.keeps_outputs for entry in entries) else USE_CADENZA
     return CARD.format(
         name=name,
         stock=stock,
         version=version("cadenza"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         task=f"pipeline_tag: {TASKS[heads[0]]}\n" if heads else "",
-        same="stock code computes the same",
         rows="\n".join(_row(entry) for entry in entries),
         facts="".join(f"- {key}: {value}\n" for key, value in facts.items()) + "\n" * bool(facts),
         use=use.format(auto=f"AutoModel{''.join(heads)}", name=name),
     )
 
 
-def _row(entry: Any) -> str:
-    name, options = parse(entry.surgery)
-    shown = ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
-    return f"| {name} | {shown} | {'yes' if entry.keeps_outputs else 'no'} |"
+def _row(entry: Entry) -> str:
+    options = ", ".join(f"{key}: {json.dumps(value)}" for key, value in entry.options.items())
+    return f"| {entry.name} | {options} | {'yes' if entry.keeps_outputs else 'no'} |"

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 
 class ModelError(ValueError):
-    """A model that can't be built, saved or loaded as asked."""
+    """A model can't be built, saved or loaded."""
 
 
 def nearest_field(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown field: its nearest neighbour, if there is one."""
+    """The end of a message about the unknown field `name`: the most similar name in `known`, if any."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; nearest: {near[0]}" if near else ""

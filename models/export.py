@@ -7,9 +7,8 @@ from typing import Any
 
 from cadenza.models.errors import ModelError
 from cadenza.models.saved import SURGERIES, build_stock, save
-from cadenza.surgery.checkpoint import read, saved_algorithms
+from cadenza.surgery.checkpoint import parse, read, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
-from cadenza.surgery.history import parse
 
 TOKENIZER_FILE = re.compile(r"\w[\w.-]*\.(json|txt|model|jinja)")
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -19,19 +18,21 @@ def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False) ->
     """Write the model in a Composer checkpoint to `folder`, as `save` does, with its tokenizer.
 
     Args:
-        trusted: read the file although torch, before 2.10, can be made to run code by it.
+        trusted: read the file even with torch before 2.10, where a file can make torch run code.
 
     Raises:
-        CheckpointError: no whole checkpoint, none of a Hugging Face model, or one that holds files that
-            aren't a tokenizer's. Nothing is written then.
-        ModelError: `folder` holds something already.
+        CheckpointError: the checkpoint isn't whole, is not of a Hugging Face model, or has files in its
+            tokenizer that no tokenizer has. Nothing is written then.
+        ModelError: `folder` isn't empty.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"export: {folder} isn't empty; name another folder, or remove it")
     state = read(checkpoint, trusted)
     model, files = model_of(state, str(checkpoint)), tokenizer_files(state, str(checkpoint))
-    save(model, folder, facts=_facts(state))
+    (time,) = state["timestamp"].values()
+    facts = {"batches trained on": f"{time['batch']:,}", "tokens trained on": f"{time['token']:,}"}
+    save(model, folder, facts=facts)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
@@ -41,21 +42,21 @@ def tokenizer_files(state: dict[str, Any], name: str) -> dict[str, bytes]:
     """File name -> content of the tokenizer in the `state` of a checkpoint.
 
     Raises:
-        CheckpointError: a name that isn't one of a tokenizer's files, and could lead out of a folder, replace
-            a file of the model, or bring code along.
+        CheckpointError: no tokenizer has a file of this name. It could lead out of the folder, replace a file
+            of the model, or contain code.
     """
     files: dict[str, bytes] = {}
     for key, entry in (state["integrations"]["huggingface"].get("tokenizer") or {}).items():
-        kind = entry.get("file_extension", "")
-        file = key if key.endswith(kind) else key + kind  # Composer once kept names without it
+        extension = entry.get("file_extension", "")
+        file = key if key.endswith(extension) else key + extension  # Composer once left it out
         if not TOKENIZER_FILE.fullmatch(file) or file in MODEL_FILES:
-            raise CheckpointError(f"{name}: its tokenizer has a file {file!r}, which is not a tokenizer's")
+            raise CheckpointError(f"{name}: {file!r} is not the name of a tokenizer file")
         files[file] = _bytes(file, entry["content"])
     return files
 
 
 def model_of(state: dict[str, Any], name: str) -> Any:
-    """The model in the `state` of a checkpoint, its surgeries done anew."""
+    """The model in the `state` of the checkpoint `name`: built, changed by its surgeries, and filled."""
     saved = (state.get("integrations") or {}).get("huggingface", {}).get("model", {}).get("config")
     if saved is None:
         raise CheckpointError(f"{name}: there is no Hugging Face model in it")
@@ -67,18 +68,12 @@ def model_of(state: dict[str, Any], name: str) -> Any:
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{name}: the weights aren't those of its model: {error}") from error
+        raise CheckpointError(f"{name}: its weights don't fit its model: {error}") from error
     return model
 
 
-def _facts(state: dict[str, Any]) -> dict[str, Any]:
-    """What the checkpoint says of the training."""
-    (time,) = state["timestamp"].values()
-    return {"batches trained on": f"{time['batch']:,}", "tokens trained on": f"{time['token']:,}"}
-
-
 def _bytes(file: str, content: Any) -> bytes:
-    """What Composer made of a file, as it was: a .json parsed, the lines of a .txt, a .model's bytes."""
+    """The file as bytes; Composer holds .json parsed, .txt as a list of lines, .model as bytes."""
     if file.endswith(".json"):
         content = json.dumps(content, indent=2)
     elif isinstance(content, list):

@@ -1,4 +1,4 @@
-"""LoRA adapters (Hu et al., arXiv 2106.09685) by peft, on a stock model before any surgery."""
+"""LoRA adapters (Hu et al., arXiv 2106.09685) by peft, added to a stock model before any surgery."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cadenza.models.errors import ModelError, nearest_field
 
 
 def lora_config(options: dict[str, Any], causal: bool) -> Any:
-    """`LoraConfig` of peft from its fields in `options`; by default on all linear layers but the head.
+    """peft's `LoraConfig` with the fields `options`; the default is all linear layers except the head.
 
     Raises:
         ModelError: peft isn't installed, or a field is unknown or wrong.
@@ -20,16 +20,15 @@ def lora_config(options: dict[str, Any], causal: bool) -> Any:
     known = LoraConfig()
     for name in options:
         if not hasattr(known, name):
-            raise ModelError(
-                f"model.lora.{name} is not a field of LoraConfig{nearest_field(name, vars(known))}"
-            )
-    given = {"target_modules": "all-linear", "task_type": "CAUSAL_LM" if causal else None, **options}
+            hint = nearest_field(name, vars(known))
+            raise ModelError(f"model.lora.{name} is not a field of LoraConfig{hint}")
+    fields = {"target_modules": "all-linear", "task_type": "CAUSAL_LM" if causal else None, **options}
     try:
-        return LoraConfig(**given)
+        return LoraConfig(**fields)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.lora: {error}") from error
 
 
 def has_adapters(model: HuggingFaceModel) -> bool:
-    """Whether peft's adapters are on `model`; its checkpoints then hold nothing else."""
+    """Whether `model` has peft's adapters; checkpoints then hold the adapters alone."""
     return getattr(model, "using_peft", False)

@@ -1,4 +1,4 @@
-"""The published layout of MosaicBERT (mosaicml/mosaic-bert-base and its descendants), read and written."""
+"""Read and write the published layout of MosaicBERT (mosaicml/mosaic-bert-base and its descendants)."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from cadenza.algorithms import GLU, ALiBi, VocabPadding
 from cadenza.algorithms.vocab_padding import NEVER
 from cadenza.models.errors import ModelError
 from cadenza.surgery.checkpoint import unsafe_pickles
-from cadenza.surgery.history import history
+from cadenza.surgery.ledger import history
 
 WEIGHTS = "pytorch_model.bin"
 RENAMED = {
@@ -24,27 +24,24 @@ RENAMED = {
     ".mlp.layernorm.": ".output.LayerNorm.",
 }
 PROJECTIONS = ("query", "key", "value")
-WORDS, HEAD, BIAS = (
-    "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.weight",
-    "cls.predictions.decoder.bias",
-)
-SURGERIES = {repr(ALiBi()), repr(GLU())}
-FOREIGN = ("architectures", "dtype", "model_type", "transformers_version")  # of the config: not the model's
+WORDS = "bert.embeddings.word_embeddings.weight"
+HEAD, BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+SURGERIES = {str(surgery.entry) for surgery in (ALiBi(), GLU())}
+NOT_OF_BERT = ("architectures", "dtype", "model_type", "transformers_version")  # fields of `config.json`
 
 
 def load_mosaicbert(folder: str | Path, trusted: bool = False) -> BertForMaskedLM:
-    """A MosaicBERT as it was published, as stock BERT after `alibi` and `glu`: the same logits.
+    """A published MosaicBERT (arXiv 2312.17482) as stock BERT after `alibi` and `glu`, with the same logits.
 
-    The 142 tensors of a 12-layer model (arXiv 2312.17482) are in `pytorch_model.bin` or `model.safetensors`,
-    beside `config.json`; the remote code there isn't run. All words of the published table, the padded
-    ones too, are words here. For another head, `save` it and `load` it with one.
+    The weights, 142 tensors of a 12-layer model, are in `pytorch_model.bin` or `model.safetensors`, beside
+    `config.json`; the remote code there isn't run. The vocabulary includes the padded words of the published
+    embedding. For another head, `save` the model and `load` it with that head.
 
     Args:
-        trusted: read `pytorch_model.bin` although torch, before 2.10, can be made to run code by it.
+        trusted: read `pytorch_model.bin` even with torch before 2.10, where a file can make torch run code.
 
     Raises:
-        ModelError: a file is missing or isn't of this layout; the message names it, and what differs.
+        ModelError: a file is missing or has another layout; the message names the file and what differs.
     """
     folder = Path(folder)
     published = _read(folder, trusted)
@@ -52,31 +49,31 @@ def load_mosaicbert(folder: str | Path, trusted: bool = False) -> BertForMaskedL
     ALiBi().operate(model)
     GLU().operate(model)
     try:
-        model.load_state_dict(_ours(published), strict=True)
+        model.load_state_dict(_from_published(published), strict=True)
     except RuntimeError as error:
         raise ModelError(f"load_mosaicbert: {folder} isn't in MosaicBERT's layout: {error}") from error
     return model.eval()
 
 
 def save_mosaicbert(model: BertForMaskedLM, folder: str | Path) -> Path:
-    """Write a masked LM of BERT after `alibi` and `glu` in the layout that MosaicBERT was published in.
+    """Write a masked LM of BERT after `alibi` and `glu` in the published layout, for programs that read it.
 
-    For programs that read it; `save` is for everything else. Padded words of `vocab_padding`, which that
-    layout doesn't know, get a bias of -32752.
+    Use `save` for all other purposes. The layout has no field for the padded words of `vocab_padding`: they
+    get a bias of -32752.
 
     Raises:
-        ModelError: the model isn't of MosaicBERT's architecture.
+        ModelError: the model doesn't have MosaicBERT's architecture.
     """
-    behind = {entry.surgery for entry in history(model) if not entry.keeps_outputs}
-    padded = {text for text in behind if text.startswith(f"{VocabPadding.__name__}(")}
-    if not isinstance(model, BertForMaskedLM) or behind - padded != SURGERIES:
+    changes = {str(entry) for entry in history(model) if not entry.keeps_outputs}
+    padding = {str(entry) for entry in history(model) if entry.name == VocabPadding.__name__}
+    if not isinstance(model, BertForMaskedLM) or changes - padding != SURGERIES:
         raise ModelError(
-            f"save_mosaicbert: {type(model).__name__} after {', '.join(sorted(behind)) or 'no surgery'} "
-            f"is no MosaicBERT; that's BertForMaskedLM after {' and '.join(sorted(SURGERIES))}"
+            f"save_mosaicbert: {type(model).__name__} after {', '.join(sorted(changes)) or 'no surgery'} "
+            f"is not a MosaicBERT; it must be BertForMaskedLM after {' and '.join(sorted(SURGERIES))}"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(_theirs(model), folder / WEIGHTS)
+    torch.save(_to_published(model), folder / WEIGHTS)
     fields = {**model.config.to_diff_dict(), "alibi_starting_size": model.config.max_position_embeddings}
     fields.pop("unpadded_vocab_size", None)
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
@@ -84,64 +81,65 @@ def save_mosaicbert(model: BertForMaskedLM, folder: str | Path) -> Path:
 
 
 def _read(folder: Path, trusted: bool) -> dict[str, Tensor]:
-    there = [path for name in ("model.safetensors", WEIGHTS) if (path := folder / name).is_file()]
-    if not there:
+    files = [path for name in ("model.safetensors", WEIGHTS) if (path := folder / name).is_file()]
+    if not files:
         raise ModelError(f"load_mosaicbert: {folder} holds neither {WEIGHTS} nor model.safetensors")
-    if there[0].name == WEIGHTS and not trusted and (reason := unsafe_pickles()):
-        raise ModelError(f"load_mosaicbert: {there[0]}: {reason}, or pass trusted=True")
+    if files[0].name == WEIGHTS and not trusted and (reason := unsafe_pickles()):
+        raise ModelError(f"load_mosaicbert: {files[0]}: {reason}, or pass trusted=True")
     try:
-        if there[0].suffix == ".safetensors":
-            return load_file(there[0])
-        return torch.load(there[0], map_location="cpu", weights_only=True)
+        if files[0].suffix == ".safetensors":
+            return load_file(files[0])
+        return torch.load(files[0], map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
-        raise ModelError(f"load_mosaicbert: {there[0]} can't be read: {error}") from error
+        raise ModelError(f"load_mosaicbert: {files[0]} can't be read: {error}") from error
 
 
 def _config(folder: Path, published: dict[str, Tensor]) -> BertConfig:
-    """BERT's own fields of `config.json`, with as many words as the table has."""
+    """BERT's own fields of `config.json`, with the vocabulary size of the published embedding."""
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"load_mosaicbert: there is no {file}; it is published beside the weights")
     if WORDS not in published:
         raise ModelError(f"load_mosaicbert: {folder} isn't in MosaicBERT's layout: it has no {WORDS}")
     fields, known = json.loads(file.read_text(encoding="utf-8")), BertConfig().to_dict()
-    kept = {name: value for name, value in fields.items() if name in known and name not in FOREIGN}
+    kept = {name: value for name, value in fields.items() if name in known and name not in NOT_OF_BERT}
     return BertConfig(**{**kept, "vocab_size": published[WORDS].shape[0]})
 
 
-def _ours(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stock BERT's names; what isn't of the layout keeps its name, and is refused with it."""
-    ours: dict[str, Tensor] = {}
+def _from_published(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by stock BERT's names; a name that isn't of the layout is kept, and refused at loading."""
+    stock: dict[str, Tensor] = {}
     for name, tensor in published.items():
         before, wqkv, kind = name.partition(".Wqkv.")
-        if wqkv:
+        if wqkv:  # (3 hidden, hidden) or (3 hidden,)
             parts = tensor.chunk(3)
-            ours |= {f"{before}.{p}.{kind}": part for p, part in zip(PROJECTIONS, parts, strict=True)}
+            stock |= {f"{before}.{p}.{kind}": part for p, part in zip(PROJECTIONS, parts, strict=True)}
         else:
-            ours[_renamed(name, RENAMED)] = tensor
-    words = ours[WORDS]
-    if not torch.equal(ours.setdefault(HEAD, words), words):
+            stock[_renamed(name, RENAMED)] = tensor
+    words = stock[WORDS]
+    if not torch.equal(stock.setdefault(HEAD, words), words):
         raise ModelError(f"load_mosaicbert: {HEAD} isn't tied to {WORDS}")
-    if BIAS in ours:
-        ours["cls.predictions.bias"] = ours[BIAS]
-    return ours
+    if BIAS in stock:
+        stock["cls.predictions.bias"] = stock[BIAS]
+    return stock
 
 
-def _theirs(model: Any) -> dict[str, Tensor]:
-    """The published names, on the CPU."""
-    ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    del ours["cls.predictions.bias"]
+def _to_published(model: Any) -> dict[str, Tensor]:
+    """The tensors of `model` by their published names, on the CPU."""
+    stock = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    del stock["cls.predictions.bias"]
     real = getattr(model.cls.predictions.decoder, "real_vocabulary", None)
     if real is not None:  # what `VocabPadding` does in the forward pass
-        ours[BIAS] = torch.cat([ours[BIAS][:real], torch.full_like(ours[BIAS][real:], NEVER)])
-    theirs: dict[str, Tensor] = {}
-    for name, tensor in ours.items():
+        stock[BIAS] = torch.cat([stock[BIAS][:real], torch.full_like(stock[BIAS][real:], NEVER)])
+    published: dict[str, Tensor] = {}
+    for name, tensor in stock.items():
         before, query, kind = name.partition(".query.")
         if query:
-            theirs[f"{before}.Wqkv.{kind}"] = torch.cat([ours[f"{before}.{p}.{kind}"] for p in PROJECTIONS])
+            parts = [stock[f"{before}.{p}.{kind}"] for p in PROJECTIONS]
+            published[f"{before}.Wqkv.{kind}"] = torch.cat(parts)
         elif ".attention.self." not in name:
-            theirs[_renamed(name, {new: old for old, new in RENAMED.items()})] = tensor
-    return theirs
+            published[_renamed(name, {new: old for old, new in RENAMED.items()})] = tensor
+    return published
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:

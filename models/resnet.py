@@ -1,4 +1,4 @@
-"""ResNets for image classification as Composer models: torchvision's, in any width, also for small images."""
+"""ResNets for image classification as Composer models: torchvision's, of any width, also for small images."""
 
 from typing import Any
 
@@ -28,12 +28,13 @@ class ScaledResNet(ResNet):
     """torchvision's ResNet with `width` times the filters.
 
     Args:
-        block, layers: torchvision's block class, and how many of them each stage has.
-        width: of the filters of all blocks; the `imagenet` stem keeps its 64, as in arXiv 2105.03536.
+        block, layers: torchvision's block class, and the number of blocks in each stage.
+        width: factor of the filters of all blocks; the `imagenet` stem keeps its 64, as in arXiv 2105.03536.
         num_classes: outputs.
         channels: of the images.
         stem: `imagenet`, 7 x 7 at stride 2 and pooling; for images of 28 to 64 pixels `small`, 3 x 3 at
-            stride 1, or `small_stride2`, a quarter of the work. Small stems have `width` times 64 filters.
+            stride 1, or `small_stride2`, 3 x 3 at stride 2, which computes a quarter as much. Small stems
+            have `width` times 64 filters.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ def resnet(
     if stem not in STEMS:
         raise ModelError(f"model.stem is {stem!r}; it must be {', '.join(STEMS[:-1])} or {STEMS[-1]}")
     if round(64 * width) < 1:
-        raise ModelError(f"model.width is {width}; at least 1/64 leaves a filter")
+        raise ModelError(f"model.width is {width}; it must be at least 1/64, which is one filter")
     network = ScaledResNet(*DEPTHS[model_type], width, num_classes, channels, stem)
     return classifier(network, num_classes)
 

@@ -1,4 +1,13 @@
-"""Models with surgeries behind them, in folders: saved, loaded, exported from a checkpoint."""
+"""Models after surgery in folders: saved and loaded.
+
+1. `save` lets transformers write weights and config. The engine adds a record of the surgeries to the config.
+2. `load` takes the surgeries from the record, and takes back what they changed in the config.
+3. It makes a class whose `__init__` builds the stock model and applies the surgeries.
+4. `from_pretrained` of that class fills the model, which then gets its stock class back.
+
+The obvious way, surgeries on a loaded stock model, would need weights in the stock layout, which don't exist
+after `glu` or a quantization.
+"""
 
 import copy
 import json
@@ -15,7 +24,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from cadenza.algorithms import REGISTRY
 from cadenza.models.card import card
 from cadenza.models.errors import ModelError
-from cadenza.models.stock import in_short
+from cadenza.models.language_model import in_short
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype
@@ -25,53 +34,53 @@ SURGERIES = {cls.__name__: cls for cls in REGISTRY.values() if issubclass(cls, S
 
 
 def save(model: Any, folder: str | Path, tokenizer: Any = None, facts: dict[str, Any] | None = None) -> Path:
-    """Write `model` to `folder` as Hugging Face has it: config.json, safetensors, a model card.
+    """Write `model` to `folder` in Hugging Face's format: config.json, safetensors, a model card.
 
-    config.json records the surgeries with their options. Where stock code would compute something else from
-    the weights, `AutoModel` needs cadenza to load the folder: by `import cadenza.models` before, or by
-    `trust_remote_code=True`, and without cadenza it says what to install.
+    config.json records the surgeries with their options. If stock code would compute other outputs from the
+    weights, `AutoModel` needs cadenza to load the folder, by `import cadenza.models` or by
+    `trust_remote_code=True`. Without cadenza its error names what to install.
 
     Args:
-        model: a Hugging Face model, or a module such as Composer's wrapper that holds one.
-        folder: made if it isn't there.
+        model: a Hugging Face model, or a module that holds one, such as Composer's wrapper.
+        folder: created if it doesn't exist.
         tokenizer: written beside the model.
         facts: lines of the model card, such as {"batches": 900}.
 
     Raises:
         ModelError: no Hugging Face model, or more than one, in `model`.
     """
-    hosts = outermost(model)
-    if len(hosts) != 1:
-        raise ModelError(f"save: {type(model).__name__} holds {len(hosts)} Hugging Face models, not one")
+    found = outermost(model)
+    if len(found) != 1:
+        raise ModelError(f"save: {type(model).__name__} holds {len(found)} Hugging Face models, not one")
     path = Path(folder)
-    hosts[0].save_pretrained(path)
+    found[0].save_pretrained(path)
     if tokenizer is not None:
         tokenizer.save_pretrained(path)
-    (path / "README.md").write_text(card(hosts[0], path.name, facts or {}), encoding="utf-8")
+    (path / "README.md").write_text(card(found[0], path.name, facts or {}), encoding="utf-8")
     return path
 
 
 def load(folder: str | Path, auto: Any = None, **options: Any) -> Any:
-    """The model that `save` or its own `save_pretrained` wrote to `folder`, surgeries done anew.
+    """The model after surgery that `save`, or its own `save_pretrained`, wrote to `folder`.
 
     Args:
         folder: a local folder.
-        auto: a transformers `AutoModelFor...`: the encoder with another head, e.g.
-            `AutoModelForSequenceClassification`, whose new weights transformers draws and names in a warning.
-            None is the class that was saved.
+        auto: a transformers `AutoModelFor...`: load the encoder with another head, e.g.
+            `AutoModelForSequenceClassification`. Its new weights are random; a warning of transformers names
+            them. None: the class that was saved.
         options: of `from_pretrained` (`dtype`, `attn_implementation`, `output_loading_info`, ...) or fields
             of the config (`num_labels`, ...).
 
     Raises:
-        ModelError: no such folder, no record of surgeries in it, or one that this version doesn't know.
+        ModelError: no such folder, no record of surgeries in it, or a record that this version can't read.
     """
     return load_with(_fields(Path(folder)), folder, auto, **options)
 
 
 def build_stock(fields: dict[str, Any]) -> Any:
-    """A model by its config with a record of surgeries; its weights are new."""
+    """A model after surgery with new weights; `fields` are its config with the record of surgeries."""
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])
-    config, _ = _stock_config(fields, fields["cadenza"], surgeries, {})
+    config, _ = _stock_config(fields, surgeries, {})
     stock = _stock_class(fields)
     model = _rebuilt(stock, surgeries, soft=False)(config)
     retype(model, stock)
@@ -79,15 +88,14 @@ def build_stock(fields: dict[str, Any]) -> Any:
 
 
 def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **options: Any) -> Any:
-    """`load` with another config than the folder's, as a mapping."""
-    record = fields["cadenza"]
-    surgeries = surgeries_of(record["surgeries"])
-    config, options = _stock_config(fields, record, surgeries, options)
+    """`load` with `fields` in place of the folder's config."""
+    surgeries = surgeries_of(fields["cadenza"]["surgeries"])
+    config, options = _stock_config(fields, surgeries, options)
     saved = _stock_class(fields)
     stock = saved if auto is None else _class_of(auto, config)
     if stock is not saved:
         new = _new_layers(stock, saved, config)
-        surgeries = [surgery.sparing(new) for surgery in surgeries]
+        surgeries = [surgery.excluding(new) for surgery in surgeries]
     rebuilt = _rebuilt(stock, surgeries, soft=stock is not saved)
     try:
         loaded = rebuilt.from_pretrained(folder, config=config, **{**safe_weights(), **options})
@@ -101,7 +109,7 @@ def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **op
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """`config.json`, which must have a record."""
+    """The fields of `config.json`, which must have a record of surgeries."""
     file = path / "config.json"
     if not file.is_file():
         raise ModelError(f"load: there is no {file}; name a folder that a model was saved to")
@@ -110,37 +118,34 @@ def _fields(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"load: {file} is not valid JSON ({error})") from error
     if "cadenza" not in fields:
-        raise ModelError(f"load: {file} records no surgery; it's a stock model, for transformers to load")
+        raise ModelError(f"load: {file} records no surgery; load this stock model with transformers")
     return fields
 
 
 def surgeries_of(recorded: dict[str, dict[str, Any]]) -> list[Surgery]:
-    """The surgeries of a record, class names with options, in canonical order."""
-    made = []
+    """The surgeries of a record, {class name: options}, in canonical order."""
+    surgeries = []
     for name, options in recorded.items():
         if name not in SURGERIES:
-            raise ModelError(f"load: the model has {name} behind it, which this version doesn't know")
+            raise ModelError(f"load: the model was changed by {name}, which this version doesn't have")
         try:
-            made.append(SURGERIES[name](**options))
+            surgeries.append(SURGERIES[name](**options))
         except (TypeError, SurgeryError) as error:
-            raise ModelError(f"load: the model has {name} behind it with {options}: {error}") from error
-    return [surgery for surgery in in_order(made) if isinstance(surgery, Surgery)]
+            raise ModelError(f"load: the model was changed by {name} with {options}: {error}") from error
+    return [surgery for surgery in in_order(surgeries) if isinstance(surgery, Surgery)]
 
 
-def _stock_config(
-    fields: dict[str, Any], record: dict[str, Any], surgeries: list[Surgery], options: dict[str, Any]
-) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """The config before any surgery, with what of `options` is a field of it; and the other options."""
+def _stock_config(fields: dict[str, Any], surgeries: list[Surgery], options: dict[str, Any]) -> Any:
+    """The config before any surgery, updated by the `options` that are its fields; and the other options."""
+    known = type(AutoConfig.for_model(fields["cadenza"]["model_type"]))
     for surgery in reversed(surgeries):
         fields = surgery.stock_config(fields)
     fields = {k: v for k, v in fields.items() if k not in ("auto_map", "cadenza", "model_type")}
-    known = type(AutoConfig.for_model(record["model_type"]))
-    made: Any = known.from_dict(fields, return_unused_kwargs=True, **options)
-    return made
+    return known.from_dict(fields, return_unused_kwargs=True, **options)
 
 
 def _stock_class(fields: dict[str, Any]) -> type[PreTrainedModel]:
-    """The class of transformers that the config names."""
+    """The transformers class that the config names."""
     (name,) = fields["architectures"]
     found = getattr(transformers, name, None)
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
@@ -155,7 +160,7 @@ def _class_of(auto: Any, config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 
 def _new_layers(stock: Any, saved: Any, config: PreTrainedConfig) -> list[str]:
-    """The modules of `stock` that `saved` has no weights for."""
+    """The paths of the modules in `stock` that have no weights in `saved`."""
     with torch.device("meta"):
         models = [cls(copy.deepcopy(config)) for cls in (stock, saved)]
     keys = [{key.removeprefix(f"{m.base_model_prefix}."): key for key in m.state_dict()} for m in models]
@@ -163,7 +168,7 @@ def _new_layers(stock: Any, saved: Any, config: PreTrainedConfig) -> list[str]:
 
 
 def _rebuilt(stock: Any, surgeries: list[Surgery], soft: bool) -> Any:
-    """`stock` with surgeries at the end of `__init__`, so that `from_pretrained` fills their result."""
+    """A subclass of `stock` with surgeries in `__init__`, so that `from_pretrained` fills their result."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         stock.__init__(self, *args, **kwargs)
@@ -176,14 +181,14 @@ def _rebuilt(stock: Any, surgeries: list[Surgery], soft: bool) -> Any:
 
 
 def _tie(model: Any) -> None:
-    """Tie now what transformers ties after loading: surgeries keep ties that they see."""
+    """Tie weights now, as transformers would after loading, so that the surgeries see and keep the ties."""
     for target, source in model.all_tied_weights_keys.items():
         owner, _, name = target.rpartition(".")
         model.get_submodule(owner)._parameters[name] = model.get_parameter(source)
 
 
 def _operate(surgery: Surgery, model: Any, soft: bool) -> None:
-    """Under another head, one that changes no output may find nothing to do."""
+    """Apply `surgery`; if `soft`, for another head, a surgery that keeps outputs may have no effect."""
     try:
         surgery.operate(model)
     except NoEffect as error:

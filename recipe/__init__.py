@@ -1,4 +1,4 @@
-"""Recipes: the schema, the merging and checking of YAML, and the playing."""
+"""Recipes: the schema, the merging and checking of YAML files, and the training."""
 
 from cadenza.recipe.errors import RecipeError, TrainingError
 from cadenza.recipe.load import load, load_settings, resolved

@@ -1,5 +1,6 @@
-"""What a recipe's sections name: techniques, optimizer, scheduler, loggers, precision."""
+"""Build what a recipe's sections name: techniques, optimizer, scheduler, loggers, precision, batch sizes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,12 +37,17 @@ LOGGERS = {
 
 
 def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
-    """The techniques of a recipe in canonical order."""
+    """The techniques of a recipe, in the order in which they are applied."""
     return in_order(REGISTRY[name](**options) for name, options in chosen.items())
 
 
+def packs_rows(algorithms: Sequence[Algorithm]) -> bool:
+    """Whether one of the techniques needs packed training rows."""
+    return any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
+
+
 def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters of `model`, in one group, or apart by whether they decay."""
+    """The optimizer over all parameters of `model`: one group, or two if only matrices decay."""
     cls = _choose("optimizer.name", section.name, OPTIMIZERS)
     if section.name == "sgd":
         own: dict[str, Any] = {"momentum": section.momentum, "nesterov": section.nesterov}
@@ -49,10 +55,9 @@ def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.
         own = {"betas": tuple(section.betas), "eps": section.eps}
     groups: Any = model.parameters()
     if section.decay_matrices_only:
-        flat = [p for p in model.parameters() if p.ndim <= 1]
         groups = [
             {"params": [p for p in model.parameters() if p.ndim > 1]},
-            {"params": flat, "weight_decay": 0.0},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         ]
     return cls(groups, lr=section.lr, weight_decay=section.weight_decay, **own)
 
@@ -68,7 +73,7 @@ def scheduler(section: schema.Scheduler) -> ComposerScheduler:
 
 
 def loggers(section: dict[str, Any]) -> list[Any]:
-    """Composer's loggers by name, each with its own options."""
+    """Composer's loggers, from a mapping of names to options."""
     import composer.loggers
 
     built = []
@@ -82,7 +87,7 @@ def loggers(section: dict[str, Any]) -> list[Any]:
 
 
 def precision(asked: str, cuda: bool) -> str:
-    """The precision that this device allows: `auto` is bfloat16 autocast on CUDA and fp32 on a CPU."""
+    """The precision on this device: `auto` means bfloat16 autocast on CUDA and fp32 on a CPU."""
     if asked == "auto":
         return "amp_bf16" if cuda else "fp32"
     if asked != "fp32" and not cuda:
@@ -91,7 +96,7 @@ def precision(asked: str, cuda: bool) -> str:
 
 
 def microbatch_size(asked: int | str, device_batch: int, cuda: bool) -> int | str:
-    """The micro-batch: `auto` is Composer's search on CUDA, and the whole batch on a CPU."""
+    """The size of a micro-batch: `auto` means Composer's search on CUDA and the whole batch on a CPU."""
     if asked == "auto":
         return "auto" if cuda else device_batch
     if isinstance(asked, str) or asked < 1:
@@ -101,7 +106,7 @@ def microbatch_size(asked: int | str, device_batch: int, cuda: bool) -> int | st
 
 
 def per_device(batch: int, world_size: int, key: str) -> int:
-    """The share of a global batch that one of `world_size` devices gets."""
+    """The samples of a global batch that each of `world_size` devices gets."""
     if batch < 1 or batch % world_size:
         raise RecipeError(f"{key} is {batch}; it must be a multiple of the {world_size} devices")
     return batch // world_size

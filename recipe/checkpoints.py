@@ -1,12 +1,17 @@
-"""Checkpoints of a recipe's runs: those that a run can go on from, and what a killed run left behind."""
+"""Checkpoints of a recipe's runs: which one a run may load, and what to do about incomplete files."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from composer.core import Algorithm
+from composer.utils import dist
+
+from cadenza.recipe import build
 from cadenza.recipe.errors import RecipeError, TrainingError
+from cadenza.recipe.schema import Run
 from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms, unsafe_pickles
 
 LATEST = "latest-rank0.pt"
@@ -14,19 +19,39 @@ NAME = re.compile(r"ep(\d+)-ba(\d+)-rank0\.pt")
 TRUST = "set train.trust_load_path=true if you made it yourself"
 
 
-def refuse_foreign(path: str | Path, own: Path) -> None:
-    """Raise if loading `path` could run code that is in it, and it isn't of the run's folder `own`.
-
-    Composer unpickles what it loads. A local file is read before, as plain data, which is safe from torch
-    2.10 on; one that Composer downloads is not.
+def refuse_unfit(recipe: Run, algorithms: Sequence[Algorithm]) -> None:
+    """Raise if the checkpoint that the run would load is missing, unsafe, or trained on other rows.
 
     Raises:
-        RecipeError: the message says what to do about it.
+        RecipeError: what is wrong with the checkpoint; raised before anything is loaded.
+        CheckpointError: the file can't be read.
+    """
+    section = recipe.train
+    path = section.load_path
+    if section.autoresume:
+        with dist.run_local_rank_zero_first():
+            path = latest(recipe.checkpoints) or path
+    if path is None:
+        return
+    if not section.trust_load_path:
+        refuse_foreign(path, recipe.folder)
+    if "://" not in str(path):
+        refuse_other_data(path, build.packs_rows(algorithms), section.load_weights_only)
+
+
+def refuse_foreign(path: str | Path, own: Path) -> None:
+    """Raise if loading `path` could run code in it, unless it stands in the run's own folder `own`.
+
+    Composer unpickles what it loads. A local file is first read as plain data, which is safe from torch 2.10
+    on. A file that Composer downloads is not.
+
+    Raises:
+        RecipeError: the message names the ways to load the file nevertheless.
     """
     if "://" in str(path):
         raise RecipeError(
-            f"train.load_path: {path} would be downloaded and unpickled unread, which runs any code in it; "
-            f"download it and name the file, or {TRUST}"
+            f"train.load_path: {path} would be downloaded and unpickled unchecked, which can run code; "
+            f"download it and name the local file, or {TRUST}"
         )
     outside = Path(path).exists() and not Path(path).resolve().is_relative_to(own.resolve())
     if outside and (reason := unsafe_pickles()):
@@ -36,21 +61,21 @@ def refuse_foreign(path: str | Path, own: Path) -> None:
 
 
 def refuse_other_data(path: str | Path, packed: bool, weights_only: bool) -> None:
-    """Raise if there's no checkpoint at `path`, or if a run that goes on from it would get other rows."""
-    theirs = "SequencePacking" in saved_algorithms(read(path, trusted=True))
-    if theirs != packed and not weights_only:
-        rows = "packed rows" if theirs else "rows of one sequence"
-        right = "add algorithms.sequence_packing={}" if theirs else "leave algorithms.sequence_packing out"
-        raise RecipeError(f"{path}: trained on {rows}; to go on, {right}")
+    """Raise if `path` holds no checkpoint, or if resuming from it would change the kind of training rows."""
+    saved = "SequencePacking" in saved_algorithms(read(path, trusted=True))
+    if saved != packed and not weights_only:
+        rows = "packed rows" if saved else "rows of one sequence"
+        right = "add algorithms.sequence_packing={}" if saved else "leave algorithms.sequence_packing out"
+        raise RecipeError(f"{path}: trained on {rows}; to resume, {right}")
 
 
 def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint in `folder`, to which Composer's link then points.
+    """The newest complete checkpoint in `folder`; Composer's link is set to it.
 
-    A process killed while it saves leaves a part of a file, or a file to which no link points yet; Composer
-    would start again from the beginning, or refuse to save over it. The parts are removed.
+    A process killed while saving leaves an incomplete file, or a complete one without a link. Composer would
+    then train from the beginning, or refuse to overwrite the file. Incomplete files are removed.
     """
-    for path in _parts(folder):
+    for path in _incomplete(folder):
         print(f"removed {path}: a run was stopped while saving it", flush=True)
         path.unlink(missing_ok=True)  # another node may have done so
     saved = _saved(folder)
@@ -63,27 +88,27 @@ def latest(folder: Path) -> Path | None:
 
 @contextmanager
 def saving_in(folder: Path) -> Iterator[None]:
-    """Turn a failure to save, such as a full disk, into an error that names the last good checkpoint."""
-    before = {path: path.stat().st_mtime_ns for path in _parts(folder)}  # of a run that was killed
+    """Turn a failed save, such as a full disk, into an error that names the newest complete checkpoint."""
+    before = {path: path.stat().st_mtime_ns for path in _incomplete(folder)}  # left by a killed run
     try:
         yield
     except (OSError, RuntimeError) as error:
-        parts = [path for path in _parts(folder) if path.stat().st_mtime_ns != before.get(path)]
-        if not parts:
+        failed = [path for path in _incomplete(folder) if path.stat().st_mtime_ns != before.get(path)]
+        if not failed:
             raise
         good = latest(folder)
-        stands = f"{good} is whole: train.autoresume=true goes on from it" if good else "there is no other"
+        hint = f"{good} is complete: train.autoresume=true resumes from it" if good else "there is no other"
         reason = str(error).splitlines()[0]
-        raise TrainingError(f"{parts[-1]} couldn't be saved ({reason}); {stands}") from error
+        raise TrainingError(f"{failed[-1]} couldn't be saved ({reason}); {hint}") from error
 
 
 def _saved(folder: Path) -> list[Path]:
-    """By the batch in their names, and by the epoch where it ended with that batch: files may be copied."""
+    """The checkpoints by batch, then epoch, in their names: copying a file changes its time."""
     named = [(NAME.fullmatch(path.name), path) for path in folder.glob("ep*-rank0.pt")]
     return [path for _, _, path in sorted((int(m[2]), int(m[1]), path) for m, path in named if m)]
 
 
-def _parts(folder: Path) -> list[Path]:
+def _incomplete(folder: Path) -> list[Path]:
     return [path for path in _saved(folder) if not is_whole(path)]
 
 

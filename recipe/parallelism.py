@@ -1,4 +1,4 @@
-"""Sharding by a recipe: Composer's configs of FSDP, and which modules are sharded one by one."""
+"""Sharding by a recipe: Composer's FSDP configs, and which modules are sharded separately."""
 
 import warnings
 from dataclasses import fields
@@ -15,7 +15,7 @@ KEY = "train.parallelism_config"
 
 
 def parallelism(section: dict[str, Any], cuda: bool) -> ParallelismConfig | None:
-    """Composer's config of `train.parallelism_config`, `{fsdp: {...}}` or `{fsdp2: {...}}`; None if empty.
+    """Composer's config from `train.parallelism_config`, `{fsdp: {...}}` or `{fsdp2: {...}}`; None if empty.
 
     Raises:
         RecipeError: an unknown key, sharded checkpoints, or no CUDA device.
@@ -38,12 +38,12 @@ def parallelism(section: dict[str, Any], cuda: bool) -> ParallelismConfig | None
 
 
 def mark_layers(model: Any) -> None:
-    """Let Composer shard each repeated layer of a `HuggingFaceModel` by itself, and the rest as one."""
+    """Let Composer shard each repeated layer of a `HuggingFaceModel` separately, and the rest as one unit."""
     model.model.fsdp_wrap_fn = is_layer
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether `module` is one of the layers of which transformers' models are stacks."""
+    """Whether `module` is one of the repeated layers of a transformers model."""
     return isinstance(module, GradientCheckpointingLayer)
 
 

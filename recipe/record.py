@@ -1,4 +1,4 @@
-"""The record of a run: `run.json`, with what was played and what came of it."""
+"""The record of a run, `run.json`: its recipe, versions, techniques and results."""
 
 import json
 import platform
@@ -7,11 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from composer.core import State
+
 PACKAGES = ("cadenza", "mosaicml", "torch", "transformers", "tokenizers", "datasets", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that shape a result."""
+    """The versions of Python and of the packages that affect a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -22,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
-    """Write `record` to `folder/run.json`; an earlier record is kept under its own date."""
+    """Write `record` to `folder/run.json`; an earlier record is renamed to its own date."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     if path.exists():
@@ -32,3 +34,15 @@ def write(folder: Path, record: dict[str, Any]) -> Path:
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     temporary.rename(path)
     return path
+
+
+def real_tokens_per_second(state: State) -> float:
+    """Tokens without padding per second of training, over all devices; evaluation time doesn't count."""
+    seconds = state.timestamp.total_wct.total_seconds()
+    return state.timestamp.token.value / seconds if seconds else 0.0
+
+
+def samples_per_second(state: State) -> float:
+    """Samples per second of training, over all devices; evaluation time doesn't count."""
+    seconds = state.timestamp.total_wct.total_seconds()
+    return state.timestamp.sample.value / seconds if seconds else 0.0

@@ -6,13 +6,13 @@ from composer.core import State, Time, TimeUnit
 from composer.optim import ComposerScheduler
 
 from cadenza.recipe.errors import RecipeError
-from cadenza.surgery.training_time import progress
+from cadenza.surgery.runtime import progress
 
 
 class CosineWithCooldown(ComposerScheduler):
-    """A linear warmup, a cosine to `alpha_f` that ends as the cooldown begins, times a line to zero.
+    """Linear warmup, then a cosine to `alpha_f`, then `alpha_f` times a line from one to zero.
 
-    AQT's (arXiv 2105.03536): of 250 epochs 5 warm up, 195 are the cosine's, and the last 50 cool down.
+    The schedule of AQT (arXiv 2105.03536): of 250 epochs, 5 warm up, 195 are the cosine, 50 the cooldown.
     """
 
     def __init__(self, t_warmup: str, t_cooldown: str, alpha_f: float) -> None:
@@ -23,16 +23,16 @@ class CosineWithCooldown(ComposerScheduler):
         now = progress(state)
         if now < warm:
             return now / warm
-        along = min((now - warm) / max(1 - warm - cool, 1e-9), 1.0)
-        cosine = self.alpha_f + (1 - self.alpha_f) * (1 + math.cos(math.pi * along)) / 2
+        fraction = min((now - warm) / max(1 - warm - cool, 1e-9), 1.0)
+        cosine = self.alpha_f + (1 - self.alpha_f) * (1 + math.cos(math.pi * fraction)) / 2
         return cosine * min((1 - now) / cool, 1.0) if cool else cosine
 
 
 def share(text: str, state: State) -> float:
-    """The share of all of training that a time is.
+    """The time `text` as a fraction of all of training.
 
     Raises:
-        RecipeError: the time is in another unit than the duration, and can't be told in it.
+        RecipeError: the time can't be converted to the unit of the duration.
     """
     time, end = Time.from_timestring(text), state.max_duration
     if time.unit == TimeUnit.DURATION or end is None:
@@ -44,5 +44,5 @@ def share(text: str, state: State) -> float:
         ratio = time.value / end.value
         return ratio * per_epoch if time.unit == TimeUnit.EPOCH else ratio / per_epoch
     raise RecipeError(
-        f"scheduler: {text} can't be told as a share of {end}; write it in that unit, or as 0.05dur"
+        f"scheduler: {text} can't be converted to the unit of {end}; use that unit, or write 0.05dur"
     )

@@ -1,10 +1,11 @@
-"""The schema of a recipe: the fields of these dataclasses are its keys, their types its types."""
+"""The schema of a recipe: the fields of these dataclasses are the keys, with the types of their values."""
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from cadenza.data.config import TextConfig, TokenizerConfig
-from cadenza.data.image_config import ImageConfig
+from cadenza.data.images.config import ImageConfig
+from cadenza.data.text.config import TextConfig, TokenizerConfig
 
 MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
 IMAGES = "image_classification"
@@ -16,8 +17,8 @@ OBJECTIVES = ("masked_lm", "causal_lm", IMAGES)
 class Model:
     """A Hugging Face model, new from a config or loaded from a folder or the Hub.
 
-    `objective`: `masked_lm`, or `causal_lm`, which takes windows of documents. `lora`: fields of peft's
-    LoraConfig, such as `r`; adapters then train alone, and stand in `runs/NAME/adapter` at the end.
+    `objective`: `masked_lm`, or `causal_lm`, which trains on windows of documents. `lora`: fields of peft's
+    LoraConfig, such as `r`; then adapters alone are trained, and are written to `runs/NAME/adapter`.
     """
 
     objective: str = "masked_lm"
@@ -35,9 +36,10 @@ class Model:
 
 @dataclass
 class ImageModel:
-    """A new ResNet for `data`'s classes: `resnet18`, 34, 50, 101, 152 (10: half of 18), `width` times wide.
+    """A new ResNet for the classes of `data`: `resnet18`, 34, 50, 101 or 152; `resnet10` is half of 18.
 
-    `stem`: `imagenet`; for images of 28 to 64 pixels `small`, or `small_stride2`, a quarter of the work.
+    `width` multiplies the channels. `stem`: `imagenet`; for images of 28 to 64 pixels `small`, or
+    `small_stride2`, which takes a quarter of the work.
     """
 
     objective: str = IMAGES
@@ -49,10 +51,10 @@ class ImageModel:
 
 @dataclass
 class Optimizer:
-    """`decoupled_adamw` (Composer's, weight decay not scaled by the rate), `adamw` or `sgd` (torch's).
+    """`decoupled_adamw` (Composer's: weight decay isn't scaled by `lr`), `adamw` or `sgd` (torch's).
 
-    `betas` and `eps` are Adam's, `momentum` and `nesterov` those of SGD, whose weight decay is an L2 term.
-    `decay_matrices_only` keeps biases and norms, all parameters of one dimension, from decaying.
+    `betas` and `eps` belong to Adam; `momentum` and `nesterov` to SGD, whose weight decay is an L2 term.
+    `decay_matrices_only` exempts all parameters of one dimension: biases and norms.
     """
 
     name: str = "decoupled_adamw"
@@ -69,8 +71,8 @@ class Optimizer:
 class Scheduler:
     """`linear_decay_with_warmup`, `cosine_with_warmup`, `constant_with_warmup` or `cosine_with_cooldown`.
 
-    The last one ends its cosine, at `alpha_f`, when the cooldown of `t_cooldown` begins, which multiplies by
-    a line to zero.
+    `alpha_f` is the fraction of `lr` at the end of the decay. In `cosine_with_cooldown` the decay ends where
+    the cooldown of `t_cooldown` begins, a line from `alpha_f` to zero.
     """
 
     name: str = "linear_decay_with_warmup"
@@ -81,10 +83,10 @@ class Scheduler:
 
 @dataclass
 class Train:
-    """Duration, batch sizes and what Composer's Trainer is told. Times are Composer's: `70000ba`, `1ep`.
+    """Duration, batch sizes and options of Composer's Trainer. Times are Composer's: `70000ba`, `1ep`.
 
-    `trust_load_path`: load `load_path` even where that could run code in it: a file that Composer downloads,
-    or, before torch 2.10, any that isn't in the run's own folder.
+    `trust_load_path`: load `load_path` even if that could run code in it: a file that Composer downloads, or,
+    before torch 2.10, a file outside the run's own folder.
     """
 
     max_duration: str = "1ep"
@@ -106,7 +108,7 @@ class Train:
 
 @dataclass
 class Run:
-    """What all recipes have. `algorithms` maps the registry's names to options; `false` leaves one out."""
+    """The sections of every recipe. `algorithms` maps technique names to options; `false` leaves one out."""
 
     name: str = "run"
     seed: int = 17
@@ -123,10 +125,20 @@ class Run:
                 "spaces and . _ - + = , @, beginning with a letter or a digit, with '/' between folders"
             )
 
+    @property
+    def folder(self) -> Path:
+        """The folder of everything that the run writes."""
+        return Path(self.train.run_folder) / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.folder / "checkpoints"
+
     def _refuse(self, names: tuple[str, ...], objective: str) -> None:
-        on = [name for name in names if self.algorithms.get(name, False) is not False]
-        if on:
-            raise ValueError(f"algorithms.{on[0]} is for masked_lm; model.objective is {objective}")
+        chosen = [name for name in names if self.algorithms.get(name, False) is not False]
+        if chosen:
+            raise ValueError(f"algorithms.{chosen[0]} is for masked_lm; model.objective is {objective}")
 
 
 @dataclass
@@ -145,7 +157,7 @@ class Recipe(Run):
 
 @dataclass
 class ImageRecipe(Run):
-    """A recipe whose `model.objective` is `image_classification`."""
+    """A recipe for an image classifier: `model.objective` is `image_classification`."""
 
     model: ImageModel = field(default_factory=ImageModel)
     data: ImageConfig = field(default_factory=ImageConfig)

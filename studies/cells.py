@@ -1,4 +1,4 @@
-"""A study in cells: a CSV that grows by a row a cell, so that a run that was stopped goes on."""
+"""A study in cells: each finished cell appends a row to a CSV file, so that a stopped run can resume."""
 
 import csv
 import hashlib
@@ -13,37 +13,37 @@ from cadenza.studies.report import Row
 
 
 def done(path: Path) -> list[Row]:
-    """The whole rows in `path`, all values as text."""
-    return list(csv.DictReader(_whole(path).decode().splitlines()))
+    """The complete rows in `path`; all values are text."""
+    return list(csv.DictReader(_complete(path).decode().splitlines()))
 
 
 def append(path: Path, row: Row) -> None:
-    """Write `row` to the end of `path`, in place of one that was cut off."""
+    """Append `row` to `path`, and remove an incomplete last row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = _whole(path)
+    complete = _complete(path)
     with path.open("ab") as file:
-        file.truncate(len(whole))
+        file.truncate(len(complete))
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
-        if not whole:
+        if not complete:
             writer.writeheader()
         writer.writerow(row)
 
 
-def _whole(path: Path) -> bytes:
-    """The lines in `path` that were written to their ends."""
+def _complete(path: Path) -> bytes:
+    """The lines in `path` that end with a newline."""
     content = path.read_bytes() if path.is_file() else b""
     return content[: content.rfind(b"\n") + 1]
 
 
 def fingerprint(settings: Any, names: tuple[str, ...]) -> str:
-    """A name for what a cell depends on beside its keys: the fields `names` of the dataclass `settings`."""
+    """A hash of the fields `names` of the dataclass `settings`: what a cell depends on beside its keys."""
     shared = {key: value for key, value in asdict(settings).items() if key in names}
     return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:12]
 
 
-def play(arguments: list[str], cls: Any, document: str | None, study: Callable[[Any], None]) -> int:
-    """The command line of a study, FILES.yaml and key=value pairs for the fields of `cls`; the exit code."""
+def command_line(arguments: list[str], cls: Any, document: str | None, study: Callable[[Any], None]) -> int:
+    """Run `study` with settings of class `cls` from YAML files and key=value pairs; returns the exit code."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(f"{document}\nsettings: {cls.__doc__}")
         return 0

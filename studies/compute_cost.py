@@ -1,11 +1,12 @@
-"""What a network costs by the bits of its weights and activations: the cost models of AQT.
+"""What does a network cost, by the bits of its weights and activations? The cost models of AQT.
 
     python -m cadenza.studies.compute_cost resnet50 --weight-bits 4 --activation-bits 4 --edge-bits 8
 
-After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536): multiply-accumulates (MACs) of
-convolutions and linear layers alone, those of attention scores, norms and sums left out. The quadratic model
-takes bits of weight times bits of activation for each MAC, as a multiplier's area grows. The linear one takes
-the larger of the two, rounded up to 4, 8 or 16, as the time of tensor cores grows. All else has 16.
+After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536). Multiply-accumulates (MACs) of
+convolutions and linear layers count, those of attention scores, norms and sums don't. The quadratic model
+takes the bits of the weight times the bits of the activation for each MAC, like the area of a multiplier.
+The linear model takes the larger of the two, rounded up to 4, 8 or 16, like the time on tensor cores. A layer
+that isn't quantized has 16 bits.
 """
 
 import argparse
@@ -31,7 +32,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass
 class LayerCost:
-    """A layer: MACs of an example, weights, and the bits of weights and activations."""
+    """A layer: the MACs of one example, the number of weights, and the bits of weights and activations."""
 
     path: str
     macs: int
@@ -41,22 +42,23 @@ class LayerCost:
 
     @property
     def width(self) -> int:
-        """The bits of the multiplier that takes both, in the linear model."""
-        most = max(self.weight_bits, self.activation_bits)
-        return next(bits for bits in (4, 8, PLAIN) if most <= bits)
+        """The bits that the linear model takes for a MAC."""
+        larger = max(self.weight_bits, self.activation_bits)
+        return next(bits for bits in (4, 8, PLAIN) if larger <= bits)
 
 
 def layer_costs(model: nn.Module, *inputs: Any, **named: Any) -> list[LayerCost]:
-    """The layers of `model` that a call with these inputs, a batch of one, reaches; also on meta."""
+    """The layers of `model` that a call with `inputs`, a batch of one, reaches; works on the meta device."""
     found: dict[str, LayerCost] = {}
-    shared: dict[int, Tensor] = {}  # the tensors too, so that no id comes twice
+    shared: dict[int, Tensor] = {}  # holds the tensors, so that no id is used twice
 
     def note(path: str, layer: Any, out: Tensor) -> None:
         weight = layer.weight
         if path not in found:
             found[path] = LayerCost(path, 0, 0 if id(weight) in shared else weight.numel(), *_bits(layer))
             shared[id(weight)] = weight
-        found[path].macs += out.numel() * weight.numel() // _outputs(layer)
+        channels = weight.shape[0 if isinstance(layer, LAYERS) else 1]  # transformers' Conv1D is (in, out)
+        found[path].macs += out.numel() * weight.numel() // channels
 
     with _watched(model, note), torch.no_grad():
         model.eval()(*inputs, **named)
@@ -64,7 +66,7 @@ def layer_costs(model: nn.Module, *inputs: Any, **named: Any) -> list[LayerCost]
 
 
 def totals(costs: list[LayerCost]) -> dict[str, float]:
-    """`macs`, `quadratic`, `linear` and `memory_bits` of all layers, and the ratios to 16 bits."""
+    """The sums `macs`, `quadratic`, `linear` and `memory_bits` over layers, and their ratios to 16 bits."""
     macs, weights = sum(c.macs for c in costs), sum(c.weights for c in costs)
     quadratic = sum(c.macs * c.weight_bits * c.activation_bits for c in costs)
     linear = sum(c.macs * c.width for c in costs)
@@ -81,27 +83,21 @@ def totals(costs: list[LayerCost]) -> dict[str, float]:
 
 
 def table(name: str, found: dict[str, float]) -> str:
-    """`totals` for people, in Markdown."""
-    lines = [
-        f"| {name} | cost | of that in 16 bits |",
-        "| --- | --- | --- |",
-        f"| MACs | {found['macs']:,} | |",
-    ]
-    for key, shown in (
-        ("quadratic", "MAC x bits x bits"),
-        ("linear", "MAC x bits"),
-        ("memory", "bits of weights"),
-    ):
+    """A Markdown table of `totals`."""
+    head = [f"| {name} | cost | of that in 16 bits |", "| --- | --- | --- |"]
+    lines = [*head, f"| MACs | {found['macs']:,} | |"]
+    labels = {"quadratic": "MAC x bits x bits", "linear": "MAC x bits", "memory": "bits of weights"}
+    for key, label in labels.items():
         cost = found.get(key, found.get("memory_bits"))
-        lines.append(f"| {shown} | {cost:,} | {found[f'{key}_ratio']:.4f} |")
+        lines.append(f"| {label} | {cost:,} | {found[f'{key}_ratio']:.4f} |")
     return "\n".join(lines)
 
 
 @contextmanager
 def _watched(model: nn.Module, note: Any) -> Iterator[None]:
-    """While in here, `note(path, layer, output)` is called after each call of a layer that counts.
+    """Within the context, `note(path, layer, output)` runs after each call of a convolution or linear layer.
 
-    Afterwards the model is in train mode where it was before.
+    On exit each module is back in the mode that it had, training or evaluation.
     """
     training = [module for module in model.modules() if module.training]
     hooks = [
@@ -118,20 +114,15 @@ def _watched(model: nn.Module, note: Any) -> Iterator[None]:
             module.training = True
 
 
-def _outputs(layer: Any) -> int:
-    """Output channels; transformers' Conv1D has them in its second dimension."""
-    return layer.weight.shape[0 if isinstance(layer, LAYERS) else 1]
-
-
 def _bits(layer: Any) -> tuple[int, int]:
     return getattr(layer, "weight_bits", None) or PLAIN, getattr(layer, "activation_bits", None) or PLAIN
 
 
 def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, Tensor]:
-    """A model without weights and an input of one example: torchvision's by name, or a Hugging Face folder.
+    """A model and an input of one example; `name` is a model of torchvision or a Hugging Face folder.
 
     Raises:
-        ModelError: neither of the two.
+        ModelError: `name` is neither of the two.
     """
     from torchvision.models import get_model, list_models
 
@@ -143,7 +134,7 @@ def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, T
             return resnet(name, width).module, image
         if name in list_models():
             return get_model(name, weights=None), image
-    if (Path(name) / "config.json").is_file():  # with weights: some look at the values of their inputs
+    if (Path(name) / "config.json").is_file():  # not on meta: some models read the values of their inputs
         return _from_folder(name), torch.ones(1, tokens, dtype=torch.long)
     raise ModelError(
         f"{name} is neither a model of torchvision, such as resnet50, nor a folder with a config.json"
@@ -167,18 +158,15 @@ def _costs(options: argparse.Namespace) -> list[LayerCost]:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cadenza.studies.compute_cost",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="a model of torchvision, such as resnet50, or a Hugging Face folder")
-    for name, help in (
-        ("weight", "weights"),
-        ("activation", "activations"),
-        ("edge", "the first and last layer"),
-    ):
+    bits = {"weight": "weights", "activation": "activations", "edge": "the first and last layer"}
+    for name, help in bits.items():
         parser.add_argument(f"--{name}-bits", type=int, metavar="N", help=f"of {help}, 2 to 8 (default: 16)")
     parser.add_argument("--width", type=float, default=1.0, help="of a ResNet (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")

@@ -1,8 +1,8 @@
 """What does a window cost under full, intra-document and anchor attention?
 
-For each window and document length: operations of a step of a whole model of --hidden and --layers
-(computed), and of one decoder layer of that width the time of forward and backward, in turns, and the bytes
-kept for backward (both measured here).
+For each window and document length: the operations of a training step of a whole model with --hidden and
+--layers (computed), and for one decoder layer of that width the time of forward and backward, and the bytes
+kept for backward (both measured here). The modes alternate in the timing.
 """
 
 import statistics
@@ -22,13 +22,13 @@ MODES = ("full", "intra_document", "anchor")
 
 
 def lengths_of(window: int, document: int) -> list[int]:
-    """The anchor, and documents of equal length; the last one takes what is left."""
+    """The lengths in a window: 1 for the anchor, then equal documents; the last document may be shorter."""
     whole, rest = divmod(window - 1, document)
     return [1, *[document] * whole, *([rest] if rest else [])]
 
 
 def pairs(mode: str, window: int, document: int) -> float:
-    """Query and key pairs that are computed."""
+    """The number of pairs of a query and a key that are computed."""
     if mode == "full":
         return window * (window + 1) / 2
     own = sum(n * (n + 1) / 2 for n in lengths_of(window, document))
@@ -36,13 +36,13 @@ def pairs(mode: str, window: int, document: int) -> float:
 
 
 def operations(mode: str, window: int, document: int, hidden: int, layers: int) -> float:
-    """Of a training step of a model with feed-forwards of 8/3 hidden, without its head."""
+    """Operations of a training step without the LM head; feed-forwards have width 8/3 `hidden`."""
     weights = 12 * hidden**2 * layers
     return 6 * weights * window + 12 * hidden * layers * pairs(mode, window, document)
 
 
 def layer(mode: str, hidden: int, heads: int) -> LlamaModel:
-    """One decoder layer that reads document_ids by `mode`."""
+    """One decoder layer whose attention uses `document_ids` as `mode` says."""
     config = LlamaConfig(
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3,
@@ -58,7 +58,7 @@ def layer(mode: str, hidden: int, heads: int) -> LlamaModel:
 
 
 def kept_mib(step: Callable[[], Tensor]) -> float:
-    """What a forward pass keeps for backward, each storage once."""
+    """The MiB that a forward pass keeps for backward; each storage counts once."""
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -67,13 +67,13 @@ def kept_mib(step: Callable[[], Tensor]) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = step()  # held, so that no address is used again
+        output = step()  # holds the graph, so that no address is used again
     del output
     return sum(seen.values()) / 2**20
 
 
 def measure(window: int, document: int, chosen: Any) -> list[report.Row]:
-    """A row for each mode: the models take turns, and the speed-up is the median of ratios."""
+    """A row for each mode; the modes alternate, and the speed-up is the median ratio of their times."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lengths = torch.tensor(lengths_of(window, document))
     ids = torch.arange(len(lengths)).repeat_interleave(lengths)[None]
@@ -89,15 +89,15 @@ def measure(window: int, document: int, chosen: Any) -> list[report.Row]:
 
 
 def _row(mode: str, window: int, document: int, chosen: Any, times: dict, kept: dict) -> report.Row:
-    ratios = [full / ours for full, ours in zip(times["full"], times[mode], strict=True)]
-    work = [operations(m, window, document, chosen.hidden, chosen.layers) for m in ("full", mode)]
+    ratios = [full / other for full, other in zip(times["full"], times[mode], strict=True)]
+    full, own = (operations(m, window, document, chosen.hidden, chosen.layers) for m in ("full", mode))
     return {
         "window": window,
         "document": document,
         "mode": mode,
         "mode and document": mode if mode == "full" else f"{mode}, {document}",
-        "TFLOP": work[1] / 1e12,
-        "operations saved": work[0] / work[1],
+        "TFLOP": own / 1e12,
+        "operations saved": full / own,
         "seconds": statistics.median(times[mode]),
         "speed-up": statistics.median(ratios),
         "kept MiB": kept[mode],
@@ -123,7 +123,7 @@ def _seconds(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = report.parser("context_cost", __doc__)
     parser.add_argument("--windows", type=int, nargs="+", default=[2048, 4096, 8192, 16_384])
     parser.add_argument("--documents", type=int, nargs="+", default=[512, 1024])

@@ -1,11 +1,10 @@
-"""Quantized models against what they were: by format, temperature, top-k and length of what they write.
+"""Quantized models against the unquantized ones, by format, temperature, top-k and generated length.
 
     python -m cadenza.studies.ptq_sweep yamls/ptq_sweep.yaml [OVERLAY.yaml ...] [key=value ...]
 
-After "Understanding the Impact of Post-Training Quantization on Large Language Models" (arXiv 2309.05210),
-with measures that need no judge: on fixed text, KL to the unquantized model at the temperature; the
-likelihood of generated text under the unquantized model. Each cell is written as it is done; a run that was
-stopped goes on.
+After "Understanding the Impact of Post-Training Quantization on Large Language Models" (arXiv 2309.05210).
+The measures need no judge: the KL divergence from the unquantized model on fixed text, and the likelihood of
+generated text under the unquantized model. Each finished cell is written at once; a stopped run resumes.
 """
 
 import gc
@@ -31,8 +30,8 @@ KEYS = ("model", "format", "temperature", "top_k", "max_new_tokens")
 
 @dataclass
 class Sweep:
-    """The settings. `models`: folders or Hub names; `text`: `python_docs` or a path or glob, as in a recipe's
-    `data.source`; `window` tokens of each of `windows` pieces of it, whose first `prompt` tokens are prompts.
+    """The settings. `models`: folders or Hub names. `text`: `python_docs`, a path or a glob, like a recipe's
+    `data.source`. It gives `windows` pieces of `window` tokens, whose first `prompt` tokens are prompts.
     """
 
     models: list[str] = field(default_factory=list)
@@ -49,25 +48,26 @@ class Sweep:
     out: str = "runs/studies"
 
     def __post_init__(self) -> None:
-        from cadenza.surgery.lowbit import FORMATS
+        from cadenza.quantization.formats import FORMATS
 
         for name in self.formats:
             if name not in (PLAIN, *FORMATS):
                 raise ValueError(f"formats: {name!r} is not one of {', '.join((PLAIN, *FORMATS))}")
         if not self.models or not 0 < self.prompt < self.window:
-            raise ValueError("models must name one, and prompt be shorter than window")
+            raise ValueError("models must name one, and prompt must be shorter than window")
 
 
 def run(cfg: Sweep) -> list[report.Row]:
-    """Do what isn't done yet, cell by cell; all rows, those of earlier runs among them."""
-    path = Path(cfg.out) / "ptq_sweep.csv"
-    rows, print_ = cells.done(path), cells.fingerprint(cfg, SHARED)
-    todo = [cell for cell in _cells(cfg) if (*map(str, cell), print_) not in {_key(row) for row in rows}]
-    with tqdm(total=len(_cells(cfg)), initial=len(_cells(cfg)) - len(todo), unit="cell") as bar:
+    """Compute the missing cells; returns all rows of these settings, with those of earlier runs."""
+    path, settings = Path(cfg.out) / "ptq_sweep.csv", cells.fingerprint(cfg, SHARED)
+    every = list(product(cfg.models, cfg.formats, cfg.temperatures, cfg.top_k, cfg.max_new_tokens))
+    done = {tuple(row[key] for key in (*KEYS, "settings")) for row in cells.done(path)}
+    todo = [cell for cell in every if (*map(str, cell), settings) not in done]
+    with tqdm(total=len(every), initial=len(every) - len(todo), unit="cell") as bar:
         for name in dict.fromkeys(cell[0] for cell in todo):
             for row in _of_model(cfg, name, [cell for cell in todo if cell[0] == name], bar):
-                cells.append(path, {**row, "settings": print_})
-    return [row for row in cells.done(path) if row["settings"] == print_]
+                cells.append(path, {**row, "settings": settings})
+    return [row for row in cells.done(path) if row["settings"] == settings]
 
 
 def _of_model(cfg: Sweep, name: str, todo: list[tuple], bar: Any) -> Iterator[report.Row]:
@@ -88,7 +88,7 @@ def _of_model(cfg: Sweep, name: str, todo: list[tuple], bar: Any) -> Iterator[re
 
 @torch.no_grad()
 def _on_text(cfg: Sweep, model: Any, reference: Any, windows: Tensor) -> tuple[dict[str, Any], report.Row]:
-    """What is measured on the fixed text, and of that the columns that all cells of a format share."""
+    """The measures on the fixed text, and the columns that all cells of a format share."""
     peak: list[int] = []
     model(windows[:1])
     with ptq_metrics.peak_bytes(reference.device, peak):
@@ -126,10 +126,10 @@ def _quantized(cfg: Sweep, name: str, form: str) -> Any:
 
 
 def _windows(cfg: Sweep, name: str) -> Tensor:
-    """(windows, window) token ids of the text, its pieces evenly spread."""
+    """Token ids (windows, window) of pieces that are evenly spread over the text."""
     from transformers import AutoTokenizer
 
-    from cadenza.data.sources import finite
+    from cadenza.data.text.sources import finite
 
     tokenizer = AutoTokenizer.from_pretrained(name)
     texts, ids = finite(cfg.text, "text", "text"), []
@@ -145,21 +145,13 @@ def _windows(cfg: Sweep, name: str) -> Tensor:
     return pieces[:: len(pieces) // cfg.windows][: cfg.windows]
 
 
-def _cells(cfg: Sweep) -> list[tuple]:
-    return list(product(cfg.models, cfg.formats, cfg.temperatures, cfg.top_k, cfg.max_new_tokens))
-
-
-def _key(row: report.Row) -> tuple:
-    return (*(row[key] for key in KEYS), row["settings"])
-
-
-def _study(cfg: Sweep) -> None:
-    ptq_findings.write(Path(cfg.out), ptq_findings.as_numbers(run(cfg)))
-
-
 def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
-    return cells.play(arguments, Sweep, __doc__, _study)
+    """Run the command line and return the exit code."""
+
+    def study(cfg: Sweep) -> None:
+        ptq_findings.write(Path(cfg.out), ptq_findings.as_numbers(run(cfg)))
+
+    return cells.command_line(arguments, Sweep, __doc__, study)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     python -m cadenza.studies.qat_pareto yamls/qat_pareto.yaml [OVERLAY.yaml ...] [key=value ...]
 
 After "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536). A point is a recipe trained to its
-end at one width, depth, number of bits and seed; a point that was stopped goes on from its last checkpoint,
-and one that is done is not trained again. Post-training points quantize unquantized ones, without training.
+end with one width, depth, choice of bits and seed. A stopped point resumes from its last checkpoint; a point
+that is done isn't trained again. Post-training points quantize trained networks without more training.
 """
 
+import json
 import math
 import sys
 from dataclasses import dataclass, field
@@ -14,11 +15,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from tqdm.auto import tqdm
 
-from cadenza.algorithms import QuantizationAwareTraining
-from cadenza.studies import cells, compute_cost, pareto_findings, report
+from cadenza.algorithms import (
+    QuantizationAwareTraining,
+    apply_quantization_aware_training,
+    set_activation_bounds,
+)
+from cadenza.data import build_image_dataspec
+from cadenza.quantization.calibration import calibrating
+from cadenza.recipe import load
+from cadenza.recipe import run as recipe_run
+from cadenza.recipe import trainer as recipe_trainer
+from cadenza.studies import cells, compute_cost, qat_findings, qat_report, report
 
 PLAIN = "none"
 SHARED = ("recipe", "overrides", "edge_bits", "calibrate_until", "granularity")
@@ -27,11 +36,11 @@ CALIBRATION = 20  # batches of post-training calibration
 
 @dataclass
 class Pareto:
-    """The settings. `recipe`: files of the recipe that points play, and `overrides`, its key=value pairs.
+    """The settings. `recipe`: the files of the recipe that is trained; `overrides`: its key=value pairs.
 
-    `bits`: `none`, or weights and activations such as `w4a4`; those in `repeated` are trained with each of
-    `more_seeds`, too. `post_training`: bits to quantize the trained `none` points to. `edge_bits`,
-    `calibrate_until` and `granularity`: of `quantization_aware_training`.
+    `bits`: `none`, or bits of weights and activations, such as `w4a4`; those in `repeated` are trained with
+    `more_seeds`, too. `post_training`: bits to which the trained `none` points are quantized. `edge_bits`,
+    `calibrate_until` and `granularity`: options of `quantization_aware_training`.
     """
 
     recipe: list[str] = field(default_factory=list)
@@ -58,7 +67,7 @@ class Pareto:
                 QuantizationAwareTraining(**self.quantization(text))
 
     def quantization(self, bits: str) -> dict[str, Any]:
-        """The options of `quantization_aware_training`."""
+        """The options of `quantization_aware_training` for these bits."""
         weight, activation = in_bits(bits)
         return {
             "weight_bits": weight,
@@ -70,13 +79,13 @@ class Pareto:
 
 
 class Point(NamedTuple):
-    """What a point is known by."""
+    """What identifies a point."""
 
     model_type: str
     width: float
     bits: str
     seed: int
-    trained: bool  # with these bits, not quantized afterwards
+    trained: bool  # with these bits; False: quantized after training
 
     @property
     def name(self) -> str:
@@ -85,10 +94,10 @@ class Point(NamedTuple):
 
 
 def in_bits(text: str) -> tuple[int | None, int | None]:
-    """The bits of weights and activations in `w4a4`; None, twice, in `none`.
+    """The bits of weights and activations: (4, 4) for `w4a4`, (None, None) for `none`.
 
     Raises:
-        ValueError: it's neither.
+        ValueError: `text` is neither.
     """
     weight, letter, activation = text.removeprefix("w").partition("a")
     if text == PLAIN:
@@ -99,25 +108,23 @@ def in_bits(text: str) -> tuple[int | None, int | None]:
 
 
 def points(cfg: Pareto) -> list[Point]:
-    """All points, unquantized ones first, since others start from them."""
-    one = product(cfg.model_types, cfg.widths, [PLAIN, *cfg.bits, *cfg.repeated], [cfg.seed, *cfg.more_seeds])
-    wanted = [
-        Point(*each, True) for each in one if each[2] in (cfg.bits if each[3] == cfg.seed else cfg.repeated)
-    ]
-    later = product(cfg.model_types, cfg.widths, cfg.post_training, [cfg.seed])
-    return list(
-        dict.fromkeys([*sorted(wanted, key=lambda p: p.bits != PLAIN), *(Point(*p, False) for p in later)])
-    )
+    """All points, unquantized ones first, since post-training points start from them."""
+    bits, seeds = [PLAIN, *cfg.bits, *cfg.repeated], [cfg.seed, *cfg.more_seeds]
+    every = (Point(*keys, True) for keys in product(cfg.model_types, cfg.widths, bits, seeds))
+    trained = [p for p in every if p.bits in (cfg.bits if p.seed == cfg.seed else cfg.repeated)]
+    trained.sort(key=lambda p: p.bits != PLAIN)
+    after = product(cfg.model_types, cfg.widths, cfg.post_training, [cfg.seed])
+    return list(dict.fromkeys([*trained, *(Point(*keys, False) for keys in after)]))
 
 
 def run(cfg: Pareto) -> list[report.Row]:
-    """Do what isn't done yet, point by point; all rows of these settings, old and new."""
+    """Compute the missing points; returns all rows of these settings, with those of earlier runs."""
     path, settings = Path(cfg.out) / "qat_pareto.csv", cells.fingerprint(cfg, SHARED)
     done = {_key(row) for row in cells.done(path) if row["settings"] == settings}
     every = points(cfg)
     todo = [point for point in every if tuple(map(str, point)) not in done]
     for point in todo:
-        _recipe(cfg, point)  # what is wrong with one is said before anything is trained
+        _recipe(cfg, point)  # raises errors in a recipe before anything is trained
     with tqdm(todo, total=len(every), initial=len(every) - len(todo), unit="point") as bar:
         for point in bar:
             bar.set_postfix_str(point.name + ("" if point.trained else ", post-training"))
@@ -126,15 +133,13 @@ def run(cfg: Pareto) -> list[report.Row]:
 
 
 def measured(cfg: Pareto, point: Point) -> report.Row:
-    """Train or quantize a point; its accuracies, its cost, and the seconds of its training."""
+    """Train or quantize a point; returns its accuracies, its cost, and the seconds of its training."""
     found = _trained(cfg, point) if point.trained else _quantized_after(cfg, point)
     return {**found, **_cost(cfg, point)}
 
 
 def _recipe(cfg: Pareto, point: Point) -> Any:
-    """The recipe of a point; an unquantized one's, for what is quantized afterwards."""
-    from cadenza.recipe import load
-
+    """The recipe of a point; for a post-training point, that of the unquantized network."""
     runs = Path(cfg.out) / "runs" / cells.fingerprint(cfg, SHARED)
     pairs = [
         *cfg.overrides,
@@ -150,11 +155,7 @@ def _recipe(cfg: Pareto, point: Point) -> Any:
 
 
 def _trained(cfg: Pareto, point: Point) -> report.Row:
-    import json
-
-    from cadenza.recipe import play
-
-    path = play.play(_recipe(cfg, point))
+    path = recipe_run.train(_recipe(cfg, point))
     if path is None:
         raise SystemExit("qat_pareto trains in one process; distribute the recipe instead, point by point")
     record = json.loads(path.read_text())
@@ -167,29 +168,22 @@ def _accuracies(evaluation: dict[str, float], train_top1: float) -> report.Row:
 
 
 def _quantized_after(cfg: Pareto, point: Point) -> report.Row:
-    from cadenza.recipe import images, play
-
     recipe = _recipe(cfg, point)
-    settings = play.trainer_settings(recipe)
-    model, _ = play.model_and_tokenizer(recipe)
-    train, evaluation = play.dataspecs(recipe)
-    trainer = play.build_trainer(
-        recipe, settings, model, train, evaluation
-    )  # which loads the trained weights
+    settings, task = recipe_trainer.trainer_settings(recipe), recipe_run.task_of(recipe)
+    model = task.model()
+    train, evaluation = task.data()
+    trainer = recipe_trainer.build_trainer(task, settings, model, train, evaluation)  # loads the weights
     if trainer.state.timestamp.batch.value == 0:
         raise SystemExit(f"{recipe.name}: there's no trained network to quantize; add {PLAIN} to bits")
     _calibrate(cfg, point, trainer.state.model, train)
     trainer.eval()
-    results = images.results(recipe, trainer, evaluation)
+    results = task.results(trainer, evaluation)
     trainer.close()
     return {**_accuracies(results["eval"], results["train"]["top1"]), "seconds": 0.0}
 
 
 def _calibrate(cfg: Pareto, point: Point, model: Any, train: Any) -> None:
-    """Quantize `model`, and measure its activations on some batches; batch norm stays as it was trained."""
-    from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
-    from cadenza.surgery.calibration import calibrating
-
+    """Quantize `model`, and set the activations' bounds from some batches; batch norm isn't updated."""
     apply_quantization_aware_training(model, *in_bits(point.bits), cfg.edge_bits, cfg.granularity)
     model.eval()
     for layer in calibrating(model):
@@ -200,34 +194,25 @@ def _calibrate(cfg: Pareto, point: Point, model: Any, train: Any) -> None:
 
 
 def _cost(cfg: Pareto, point: Point) -> report.Row:
-    from cadenza.algorithms import apply_quantization_aware_training
-    from cadenza.recipe import images
-
     recipe = _recipe(cfg, point)
-    network = images.model_and_tokenizer(recipe)[0].module
+    network = recipe_run.task_of(recipe).model().module
     if point.bits != PLAIN:
         apply_quantization_aware_training(network, *in_bits(point.bits), cfg.edge_bits, cfg.granularity)
-    return compute_cost.totals(compute_cost.layer_costs(network, _example(recipe)))
-
-
-def _example(recipe: Any) -> torch.Tensor:
-    from cadenza.data import build_image_dataspec
-
-    data = build_image_dataspec(recipe.data, train=False, batch_size=1, seed=recipe.seed)
-    return next(iter(data.dataloader))[0]  # pyright: ignore[reportArgumentType]
+    data: Any = build_image_dataspec(recipe.data, train=False, batch_size=1, seed=recipe.seed)
+    return compute_cost.totals(compute_cost.layer_costs(network, next(iter(data.dataloader))[0]))
 
 
 def _key(row: report.Row) -> tuple[str, ...]:
     return tuple(row[name] for name in Point._fields)
 
 
-def _study(cfg: Pareto) -> None:
-    pareto_findings.write(Path(cfg.out), pareto_findings.as_points(run(cfg)))
-
-
 def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
-    return cells.play(arguments, Pareto, __doc__, _study)
+    """Run the command line and return the exit code."""
+
+    def study(cfg: Pareto) -> None:
+        qat_report.write(Path(cfg.out), qat_findings.as_points(run(cfg)))
+
+    return cells.command_line(arguments, Pareto, __doc__, study)
 
 
 if __name__ == "__main__":

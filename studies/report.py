@@ -1,4 +1,4 @@
-"""What a study leaves behind: NAME.csv, NAME.md and NAME.png in a folder."""
+"""The output of a study: NAME.csv, NAME.md and NAME.png in a folder."""
 
 import argparse
 import csv
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A command line with `--out`."""
+    """A command line with the option `--out`."""
     made = argparse.ArgumentParser(
         prog=f"python -m cadenza.studies.{name}",
         description=description,
@@ -21,38 +21,65 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def write(folder: Path, name: str, rows: Sequence[Row], x: str, y: str, line: str, log: str = "xy") -> None:
-    """Write the rows; `y` as a table of one row for each `line` and one column for each `x`, and plotted."""
+    """Write `rows` as CSV, and `y` as a table (see `markdown`) and as a plot with a line for each `line`.
+
+    `log` names the logarithmic axes of the plot.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    table = markdown(rows, x, y, line)
-    (folder / f"{name}.md").write_text(table + "\n")
+    text = markdown(rows, x, y, line)
+    (folder / f"{name}.md").write_text(text + "\n")
     _plot(folder / f"{name}.png", rows, x, y, line, log)
-    print(f"{table}\n\nwritten: {folder / name}.csv, .md, .png", flush=True)
+    print(f"{text}\n\nwritten: {folder / name}.csv, .md, .png", flush=True)
 
 
 def markdown(rows: Sequence[Row], x: str, y: str, line: str) -> str:
-    """A Markdown table of `y`."""
+    """A Markdown table of `y`, with a row for each value of `line` and a column for each value of `x`."""
     columns, lines = (list(dict.fromkeys(row[key] for row in rows)) for key in (x, line))
-    cells = {(row[line], row[x]): row[y] for row in rows}
-    head = [f"{y} by {x}", *map(str, columns)]
-    body = [[str(each), *(_shown(cells.get((each, column))) for column in columns)] for each in lines]
-    return "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *body])
+    values = {(row[line], row[x]): row[y] for row in rows}
+    body = [[str(each), *(_cell(values.get((each, column))) for column in columns)] for each in lines]
+    return table([f"{y} by {x}", *map(str, columns)], body)
 
 
-def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:.2g}" if isinstance(value, float) else str(value)
+def table(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table of these texts."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
 
 
-def _plot(path: Path, rows: Sequence[Row], x: str, y: str, line: str, log: str) -> None:
+def holds(condition: bool) -> str:
+    """Whether a finding of a paper holds in the study."""
+    return "holds here." if condition else "doesn't hold here."
+
+
+def new_axes() -> Any:
+    """The axes of a new figure of 840 x 540 pixels, which opens no window."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    return plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
+
+
+def save(axes: Any, path: Path) -> None:
+    """Write the figure of `axes` to `path`, with a grid and a legend, and close it."""
+    import matplotlib.pyplot as plt
+
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    axes.figure.savefig(path, dpi=120)
+    plt.close(axes.figure)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _plot(path: Path, rows: Sequence[Row], x: str, y: str, line: str, log: str) -> None:
+    axes = new_axes()
     for name in dict.fromkeys(row[line] for row in rows):
         points = [(row[x], row[y]) for row in rows if row[line] == name]
         axes.plot(*zip(*points, strict=True), marker="o", label=str(name))
@@ -61,7 +88,4 @@ def _plot(path: Path, rows: Sequence[Row], x: str, y: str, line: str, log: str) 
     if "y" in log:
         axes.set_yscale("log")
     axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(axes, path)

@@ -1,8 +1,9 @@
-"""How wrong is the score of two rotated vectors, by how they were rotated?
+"""How wrong is the score of two rotated vectors, by the way they are rotated?
 
-Relative RMS error of q.k against float64 at growing positions, and its change when both positions are shifted
-(arXiv 2411.13476 looks at the second alone, which a consistently wrong frequency passes). With --model, the
-paper's D (equation 4) on a model folder, with the absolute value inside and outside the sum over rows.
+The relative RMS error of q.k against float64 at growing positions, and the change of q.k when both positions
+are shifted. (arXiv 2411.13476 looks at the change alone, which doesn't show a consistently wrong frequency.)
+With --model, the paper's D (equation 4) on a model folder, with the absolute value inside and outside the sum
+over rows.
 """
 
 from collections.abc import Callable
@@ -12,20 +13,20 @@ import torch
 from torch import Tensor
 
 from cadenza.algorithms import apply_bf16_safe_rope
+from cadenza.attention.rope import rotate_pairs, tables
 from cadenza.studies import report
 from cadenza.surgery.checkpoint import safe_weights
-from cadenza.surgery.rope import tables, turned
 
 POSITIONS = (512, 4096, 32_768, 131_071, 1_048_575)
 SHIFTS = (2, 16, 4096, 65_536, 126_976)
 HEAD = 128
 LOW = torch.bfloat16
 
-Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]  # vectors (pairs, head), positions (pairs,), inv_freq
+Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pairs, HEAD), positions (pairs,), (HEAD / 2,)
 
 
 def stock(x: Tensor, positions: Tensor, inv_freq: Tensor, compute: torch.dtype = LOW) -> Tensor:
-    """Transformers: float32 angles, cos and sin in `compute`, rotation in it."""
+    """The rotation of transformers: angles in float32; cos, sin and the products in `compute`."""
     angles = positions.float()[:, None] * inv_freq.float()
     cos, sin = (torch.cat([t, t], dim=-1).to(compute) for t in (angles.cos(), angles.sin()))
     a, b = x.to(compute).chunk(2, dim=-1)
@@ -33,9 +34,9 @@ def stock(x: Tensor, positions: Tensor, inv_freq: Tensor, compute: torch.dtype =
 
 
 def exact(x: Tensor, positions: Tensor, inv_freq: Tensor, out: torch.dtype = LOW) -> Tensor:
-    """`bf16_safe_rope`: float64 angles, float32 rotation, one rounding."""
+    """The rotation of `bf16_safe_rope`: angles in float64, products in float32, rounded once."""
     cos, sin = (t[0, 0].float() for t in tables(positions[None], tuple(inv_freq.tolist()), 1.0))
-    return turned(x, cos, sin, out)
+    return rotate_pairs(x, cos, sin, out)
 
 
 MODES: dict[str, Rotate] = {
@@ -50,57 +51,58 @@ MODES: dict[str, Rotate] = {
 
 
 def frequencies(theta: float) -> Tensor:
-    """(head / 2,) float32, as transformers computes them."""
+    """The inverse frequencies (HEAD / 2,) in float32, as transformers computes them."""
     return 1.0 / theta ** (torch.arange(0, HEAD, 2).float() / HEAD)
 
 
 def scores(rotate: Rotate, q: Tensor, k: Tensor, p: Tensor, n: Tensor, inv_freq: Tensor) -> Tensor:
-    """(pairs,) float64: the product is exact, so that rotation alone errs."""
+    """The scores (pairs,) in float64: the products are exact, so that all error is the rotation's."""
     return (rotate(q, p, inv_freq).double() * rotate(k, n, inv_freq).double()).sum(-1)
 
 
 def truth(q: Tensor, k: Tensor, p: Tensor, n: Tensor, inv_freq: Tensor) -> Tensor:
-    """The scores in float64."""
-    turned_ = []
-    for x, at in ((q, p), (k, n)):
-        angles = at.double()[:, None] * inv_freq.double()
+    """The scores (pairs,) with the rotation in float64 as well."""
+    rotated = []
+    for x, positions in ((q, p), (k, n)):
+        angles = positions.double()[:, None] * inv_freq.double()
         a, b = x.double().chunk(2, dim=-1)
-        turned_.append(
-            torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
-        )
-    return (turned_[0] * turned_[1]).sum(-1)
+        halves = [a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()]
+        rotated.append(torch.cat(halves, -1))
+    return (rotated[0] * rotated[1]).sum(-1)
 
 
 def errors(theta: float, pairs: int, seed: int = 0) -> list[report.Row]:
-    """Error by position and by shift, for each mode."""
+    """The errors by position and the changes by shift, for each mode, on random vectors."""
     generator = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(pairs, HEAD, generator=generator).to(LOW) for _ in range(2))
     inv_freq, rows = frequencies(theta), []
-    for last in POSITIONS:
-        p = torch.full((pairs,), last)
-        n = torch.randint(0, last + 1, (pairs,), generator=generator)
-        right = truth(q, k, p, n, inv_freq)
+    for position in POSITIONS:
+        p = torch.full((pairs,), position)
+        n = torch.randint(0, position + 1, (pairs,), generator=generator)
+        exact_scores = truth(q, k, p, n, inv_freq)
         for name, rotate in MODES.items():
-            wrong = scores(rotate, q, k, p, n, inv_freq) - right
-            rows.append(_row("error", theta, name, last, wrong, right))
+            error = scores(rotate, q, k, p, n, inv_freq) - exact_scores
+            rows.append(_row("error", theta, name, position, error, exact_scores))
     p = torch.randint(0, 4096, (pairs,), generator=generator)
     n = (torch.rand(pairs, generator=generator) * (p + 1)).long()
     for shift in SHIFTS:
         for name, rotate in MODES.items():
-            here = scores(rotate, q, k, p, n, inv_freq)
-            there = scores(rotate, q, k, p + shift, n + shift, inv_freq)
-            rows.append(_row("shift", theta, name, shift, there - here, here))
+            before = scores(rotate, q, k, p, n, inv_freq)
+            after = scores(rotate, q, k, p + shift, n + shift, inv_freq)
+            rows.append(_row("shift", theta, name, shift, after - before, before))
     return rows
 
 
-def _row(kind: str, theta: float, name: str, at: int, wrong: Tensor, right: Tensor) -> report.Row:
-    relative = float(wrong.square().mean().sqrt() / right.square().mean().sqrt())
-    return {"kind": kind, "theta": theta, "mode": name, "position": at, "relative error": relative}
+def _row(kind: str, theta: float, mode: str, position: int, error: Tensor, expected: Tensor) -> report.Row:
+    relative = float(error.square().mean().sqrt() / expected.square().mean().sqrt())
+    return {"kind": kind, "theta": theta, "mode": mode, "position": position, "relative error": relative}
 
 
 def discrepancy(first: Any, second: Any) -> tuple[float, float]:
-    """The paper's D of the attention probabilities of all layers, (1, heads, length, length) each: with the
-    absolute value inside the sum over rows, and outside."""
+    """The paper's D, with the absolute value inside and outside the sum over rows.
+
+    `first` and `second` hold each layer's attention probabilities (1, heads, length, length).
+    """
     inside = outside = 0.0
     for a, b in zip(first, second, strict=True):
         difference = a.double() - b.double()
@@ -112,28 +114,21 @@ def discrepancy(first: Any, second: Any) -> tuple[float, float]:
 
 @torch.no_grad()
 def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[report.Row]:
-    """D between positions from 0 and from each shift: in float32, in bfloat16, and with `bf16_safe_rope`."""
+    """D between positions from 0 and from each shift, in float32, bfloat16 and with `bf16_safe_rope`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"][:, :length]
     if ids.shape[1] < length:
         raise SystemExit(f"the text has {ids.shape[1]} tokens; --tokens asks for {length}")
     rows = []
-    for name, dtype, ours in (
-        ("float32", torch.float32, False),
-        ("bfloat16", LOW, False),
-        ("bf16_safe_rope", LOW, True),
-    ):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="eager", **safe_weights()
-        ).eval()
-        if ours:
+    for name, dtype in (("float32", torch.float32), ("bfloat16", LOW), ("bf16_safe_rope", LOW)):
+        options = {"dtype": dtype, "attn_implementation": "eager", **safe_weights()}
+        model = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+        if name == "bf16_safe_rope":
             apply_bf16_safe_rope(model)
-        at = torch.arange(length)[None]
-        probabilities = [
-            model(input_ids=ids, position_ids=at + shift, output_attentions=True, use_cache=False).attentions
-            for shift in (0, *shifts)
-        ]
+        positions = [torch.arange(length)[None] + shift for shift in (0, *shifts)]
+        options = {"output_attentions": True, "use_cache": False}
+        probabilities = [model(input_ids=ids, position_ids=p, **options).attentions for p in positions]
         for shift, moved in zip(shifts, probabilities[1:], strict=True):
             inside, outside = discrepancy(probabilities[0], moved)
             rows.append({"mode": name, "shift": shift, "D, inside": inside, "D, outside": outside})
@@ -141,7 +136,7 @@ def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[rep
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = report.parser("rope_precision", __doc__)
     parser.add_argument("--theta", type=float, nargs="+", default=[1e4, 5e5])
     parser.add_argument("--pairs", type=int, default=20_000)

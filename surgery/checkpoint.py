@@ -1,4 +1,4 @@
-"""A Composer checkpoint as a file: read, or refused in words. Nothing in it is run."""
+"""Reads the file of a Composer checkpoint, or says why it can't be read. No code in the file runs."""
 
 import ast
 import pickle
@@ -13,31 +13,24 @@ from torch.torch_version import TorchVersion
 
 from cadenza.surgery.errors import CheckpointError
 
-# What Composer puts into a checkpoint beside plain values and tensors: times, versions, numpy's generator.
-COMPOSERS = [
-    timedelta,
-    TorchVersion,
-    np.ndarray,
-    np.dtype,
-    type(np.dtype(np.uint32)),
-    np.empty(0).__reduce__()[0],
-]
-
+# What Composer saves besides plain values and tensors: times, versions, the state of numpy's generator.
+NUMPY_TYPES = [np.ndarray, np.dtype, type(np.dtype(np.uint32)), np.empty(0).__reduce__()[0]]
+COMPOSER_TYPES = [timedelta, TorchVersion, *NUMPY_TYPES]
 SAFE_TORCH = (2, 10)
 PLAIN = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Attribute, ast.Load, ast.Constant, ast.UnaryOp)
 PLAIN += (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UAdd, ast.USub, ast.Not)
 
 
 def read(path: str | Path, trusted: bool = False) -> dict[str, Any]:
-    """The `state` of a Composer checkpoint; its tensors stay on the disk until they are used.
+    """The `state` of a Composer checkpoint; its tensors stay on disk until they are used.
 
-    Nothing in it is run: name a class that isn't Composer's to `torch.serialization.add_safe_globals`.
+    No code in the file runs. `torch.serialization.add_safe_globals` admits classes that aren't Composer's.
 
     Args:
-        trusted: whether to read it where torch can't do so safely; see `unsafe_pickles`.
+        trusted: read the file even where torch can't do so safely; see `unsafe_pickles`.
 
     Raises:
-        CheckpointError: no such file, not all of it, something else, or not safe to read.
+        CheckpointError: the file is missing, cut off, of another kind, or not safe to read.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,18 +42,18 @@ def read(path: str | Path, trusted: bool = False) -> dict[str, Any]:
     if not trusted and (reason := unsafe_pickles()):
         raise CheckpointError(f"{path}: {reason}, or pass trusted=True (--trust)")
     try:
-        with torch.serialization.safe_globals(COMPOSERS):
+        with torch.serialization.safe_globals(COMPOSER_TYPES):
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path}: can't be read ({_reason(error)})") from error
     state = content.get("state") if isinstance(content, dict) else None
     if not isinstance(state, dict) or "model" not in state:
-        raise CheckpointError(f"{path}: no checkpoint of Composer: it holds no state.model")
+        raise CheckpointError(f"{path}: not a Composer checkpoint: it has no state.model")
     return state
 
 
 def unsafe_pickles() -> str | None:
-    """Why `torch.load` isn't safe here, even with `weights_only=True`; None: it is (CVE-2026-24747)."""
+    """Why `torch.load` isn't safe here, even with `weights_only=True` (CVE-2026-24747); None if it is."""
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= SAFE_TORCH:
         return None
     return (
@@ -70,12 +63,12 @@ def unsafe_pickles() -> str | None:
 
 
 def safe_weights() -> dict[str, Any]:
-    """Options of `from_pretrained`: safetensors alone where torch can't read other files safely."""
+    """Options of `from_pretrained`: safetensors only, where torch can't read other files safely."""
     return {"use_safetensors": True} if unsafe_pickles() else {}
 
 
 def _reason(error: Exception) -> str:
-    """Torch's, without its paragraphs of advice."""
+    """Torch's message without its paragraphs of advice."""
     text = " ".join(str(error).split())
     return text.partition("WeightsUnpickler error: ")[2].partition(" Please")[0] or text[:200]
 
@@ -86,10 +79,10 @@ def is_whole(path: Path) -> bool:
 
 
 def saved_algorithms(state: dict[str, Any]) -> dict[str, str]:
-    """Class name -> repr of the algorithms in the `state` of a checkpoint.
+    """The algorithms in the `state` of a checkpoint, class name -> repr.
 
     Raises:
-        CheckpointError: a repr that is more than one call with plain values, which Composer would run.
+        CheckpointError: a repr is more than one call with plain values. Composer would evaluate it.
     """
     listed = state.get("algorithms") or []
     pairs = listed.items() if isinstance(listed, dict) else listed
@@ -100,10 +93,23 @@ def saved_algorithms(state: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def is_plain_call(text: str) -> bool:
-    """Whether it is safe that Composer evaluates `algorithms.{text}` when it loads a checkpoint.
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Class name and options of a surgery, from its repr in a checkpoint, such as `GLU(variant='geglu')`.
 
-    It is if that calls one class with plain values, or can't be evaluated at all.
+    Raises:
+        ValueError: the text isn't a call with plain values.
+    """
+    try:
+        call: Any = ast.parse(text, mode="eval").body
+        return call.func.id, {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, AttributeError, ValueError) as error:
+        raise ValueError(f"{text!r} is not a surgery with plain options") from error
+
+
+def is_plain_call(text: str) -> bool:
+    """Whether Composer can safely evaluate `algorithms.{text}`, as it does when it loads a checkpoint.
+
+    True if the text is a single call with plain values, or if it can't be evaluated at all.
     """
     try:
         tree = ast.parse(f"algorithms.{text}", mode="eval")

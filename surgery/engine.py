@@ -1,169 +1,185 @@
-"""The surgery engine: a technique says what it edits and how; the engine does everything else.
+"""The surgery engine: a technique defines what it edits and how; the engine does everything else.
 
-`Surgery` is a Composer `Algorithm` that plays on `Event.INIT`, before Composer wraps the model for
-DDP or FSDP. The same object works alone: `ALiBi().operate(model, optimizers)`.
+`Surgery` is a Composer `Algorithm` that runs on `Event.INIT`, before Composer wraps the model for DDP or
+FSDP. It also works without a Trainer: `ALiBi().operate(model, optimizers)`.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any, ClassVar
 
 from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Algorithm, Event, State
 from composer.loggers import Logger
 from torch import nn
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from cadenza.surgery.errors import Conflict, NoEffect, OrderError, SurgeryError
-from cadenza.surgery.ledger import Entry, Stage, enter, ledger
-from cadenza.surgery.optimizers import as_tuple, named_parameters, sync
-from cadenza.surgery.report import Change, Report, describe
+from cadenza.surgery.ledger import Entry, enter, ledger, quantized_within
+from cadenza.surgery.optimizers import Optimizers, as_tuple
+from cadenza.surgery.report import Change, Report, Undos, describe
 from cadenza.surgery.resume import guard
-from cadenza.surgery.retype import Undo
-from cadenza.surgery.saving import start_saving, stop_saving
+from cadenza.surgery.retype import Stage, Undo
+from cadenza.surgery.saving import start_saving
+
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule", "DataParallel")
 
 
 @dataclass(frozen=True)
 class Site:
-    """A module as a surgery meets it: its path, and the Hugging Face model that it belongs to."""
+    """A module of the model that is operated on.
+
+    Args:
+        path: the module's name in the model.
+        module: the module.
+        host: the outermost Hugging Face model that contains it, or that it is; None if there is none.
+        survey: the result of the surgery's `survey`.
+    """
 
     path: str
     module: nn.Module
     host: PreTrainedModel | None
+    survey: Any = None
 
 
 @dataclass(repr=False, eq=False, kw_only=True)
 class Surgery(Algorithm):
-    """One technique. Its dataclass fields are its only options; subclasses define `edit`.
+    """One technique. Its dataclass fields are its only options.
+
+    `operate` calls these hooks in this order. Edits are generators: they change something in place, then
+    yield the undo of that change. If a hook raises, all undos run, the last one first.
+
+    1. `survey(model)` returns facts about the whole model and changes nothing. Each `Site` holds the result.
+    2. `prepare(model)` makes the edits that come once, before all others.
+    3. `edit(site)` edits one module; it is called for each module of the model. Required.
+    4. `finish(report, survey)` makes the edits that come once, after all others, and completes the report. It
+       raises if the edits are incomplete.
+
+    Other hooks: `describe(site)` is the report's text for a module; `irreversible()` is the reason why the
+    surgery can't be undone; `stock_config(fields)`, `excluding(paths)` and `loaded(model)` serve the loading
+    of saved models.
 
     Args:
-        strict: in a Trainer, whether a surgery that finds nothing to change is an error (the default)
-            or a `NoEffectWarning`. The functional forms always raise.
+        strict: whether a surgery in a Trainer that finds nothing to change raises `NoEffect` (the default) or
+            warns. The functional forms always raise.
     """
 
     stage: ClassVar[Stage]
-    keeps_outputs: ClassVar[bool] = False  # whether the stock model computes the same from the weights
+    keeps_outputs: ClassVar[bool] = False  # whether stock code computes the same from the weights
     strict: bool = field(default=True, repr=False)
-    report = None  # type: Report | None  # of the last Trainer that it was played in
+    report = None  # type: Report | None  # that of the last Trainer
 
-    def edit(self, site: Site) -> Undo | None:
-        """Change `site.module` in place and return the way back; None where there's nothing to do."""
+    def survey(self, model: nn.Module) -> Any:
+        """Facts about `model` for the later hooks."""
+
+    def prepare(self, model: nn.Module) -> Iterator[Undo]:
+        """Edits before all others."""
+        return iter(())
+
+    def edit(self, site: Site) -> Iterator[Undo]:
+        """The edits of `site.module`; none if the surgery doesn't concern it."""
         raise NotImplementedError
 
-    def prepare(self, model: nn.Module) -> Undo | None:
-        """What has to be done once, before the first edit."""
+    def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
+        """Edits after all others; raises if the edits are incomplete."""
+        return iter(())
 
-    def check(self, model: nn.Module, report: Report) -> None:
-        """Raise if what was edited doesn't make a whole; everything is then undone."""
+    def describe(self, site: Site) -> str:
+        """The report's text for a module; called before and after its edit."""
+        return describe(site.module)
+
+    def irreversible(self) -> str:
+        """Why the surgery can't be undone; empty if it can."""
+        return ""
 
     @staticmethod
     def stock_config(fields: dict[str, Any]) -> dict[str, Any]:
-        """The config of the stock model, from that of a model after this surgery, both as mappings."""
+        """The config of the stock model, computed from the config `fields` of a model after this surgery."""
         return fields
 
-    @staticmethod
-    def required_on_load() -> bool:
-        return True  # Composer then creates it anew where a resume leaves it out
-
-    def sparing(self, paths: list[str]) -> "Surgery":
-        """This surgery for a model with other layers at `paths`, which it is not to touch."""
+    def excluding(self, paths: list[str]) -> "Surgery":
+        """This surgery, but without edits of the layers at `paths`."""
         return self
 
     def loaded(self, model: nn.Module) -> None:
-        """Take note of what was put into the buffers of `model` by other means than `load_state_dict`."""
+        """Called after buffers of `model` were filled without `load_state_dict`."""
 
-    def describe(self, site: Site) -> str:
-        """The words of the report for a site, before and after."""
-        return describe(site.module)
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that determine the result, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
 
-    def operate(self, model: nn.Module, optimizers: Optimizer | Sequence[Optimizer] | None = None) -> Report:
-        """Change `model` in place; all or nothing.
+    @property
+    def entry(self) -> Entry:
+        """This surgery as an entry of a ledger."""
+        return Entry(self.stage, type(self).__name__, self.options, self.keeps_outputs)
+
+    def operate(self, model: nn.Module, optimizers: Optimizers = None) -> Report:
+        """Change `model` in place and give new parameters to `optimizers`; all or nothing.
 
         Raises:
             NoEffect: nothing matched.
             Conflict: the technique was applied before with other options.
             OrderError: it comes after a surgery that it must precede.
         """
-        _refuse_wrapped(model)
-        report = Report(repr(self), model, as_tuple(optimizers))
-        before = named_parameters(model)
-        try:
-            self._edit_all(model, report)
-            self.check(model, report)
-            if not report.changes and not report.already:
-                raise NoEffect(f"{self!r} found nothing to change in {_class_names(model)}{report.excuses()}")
-            report._memory = sync(report.optimizers, before, named_parameters(model), {})
-        except BaseException:
-            report._take_back()
-            raise
-        report._check_undo = partial(self._refuse_undo, model, report)
+        if (name := type(model).__name__) in WRAPPERS:
+            raise SurgeryError(f"operate on the model before it is wrapped in {name}, not after")
+        report = Report(self.entry, Undos(model, as_tuple(optimizers)))
+        report.undos.run(self._steps(model, report))
+        if why := self.irreversible():
+            report.irreversible = why
+            report.undos.forget()
         return report
 
-    def _edit_all(self, model: nn.Module, report: Report) -> None:
-        report._undos.append(partial(stop_saving, model))
-        start_saving(model)
-        prepared = self.prepare(model)
-        if prepared is not None:
-            report._undos.append(prepared)
-        for site in list(sites(model)):
-            if self._done(site):
-                report.already += 1
-            else:
-                self._edit_one(site, report)
+    def _steps(self, model: nn.Module, report: Report) -> Iterator[Undo]:
+        survey = self.survey(model)
+        yield from start_saving(model)
+        yield from self.prepare(model)
+        for site in list(sites(model, survey)):
+            yield from self._edit(site, report)
+        yield from self.finish(report, survey)
+        if not report.changes and not report.already:
+            hosts = {type(site.host).__name__ for site in sites(model) if site.host is not None}
+            names = ", ".join(sorted(hosts)) or type(model).__name__
+            raise NoEffect(f"{self!r} found nothing to change in {names}{report.first_skipped()}")
 
-    def _done(self, site: Site) -> bool:
-        earlier = ledger(site.module).get(type(self).__name__)
-        if earlier is None or earlier.surgery == repr(self):
-            return earlier is not None
-        raise Conflict(f"{site.path}: {earlier.surgery} is in place; undo it before {self!r}")
-
-    def _edit_one(self, site: Site, report: Report) -> None:
-        before = self.describe(site)
-        undo = self.edit(site)
-        if undo is None:
+    def _edit(self, site: Site, report: Report) -> Iterator[Undo]:
+        if (earlier := ledger(site.module).get(report.entry.name)) is not None:
+            if earlier.options != report.entry.options:
+                raise Conflict(f"{site.path}: {earlier} is in place; undo it before {self!r}")
+            report.already += 1
             return
-        report._undos.append(undo)
-        self._refuse_late(site)
-        entry = Entry(self.stage, repr(self), self.keeps_outputs)
-        report._undos.append(enter(site.module, type(self).__name__, entry))
+        before, edited = self.describe(site), False
+        for undo in self.edit(site):
+            edited = True
+            yield undo
+        if not edited:
+            return
+        # A surgery of structure reshapes or replaces weights, which quantized ones don't allow.
+        if self.stage == Stage.STRUCTURE and (found := quantized_within(site.module, site.path)):
+            raise OrderError(f"{found} is in place; apply {self!r} before it")
+        yield enter(site.module, report.entry)
         report.changes.append(Change(site.path, before, self.describe(site)))
 
-    def _refuse_late(self, site: Site) -> None:
-        """Quantized weights can't be reshaped or drawn anew; what leaves them alone may come later."""
-        if found := self._quantized(site.module, site.path):
-            raise OrderError(f"{found} is in place; apply {self!r} before it")
-
-    def _refuse_undo(self, model: nn.Module, report: Report) -> None:
-        for change in report.changes:
-            if found := self._quantized(model.get_submodule(change.path), change.path):
-                raise OrderError(f"{found} is in place; undo it before {self!r}")
-
-    def _quantized(self, module: nn.Module, path: str) -> str | None:
-        """Where a surgery that works on parameters meets a quantized layer, and which one that is."""
-        if self.stage != Stage.STRUCTURE:
-            return None
-        entries = ((p, e) for p, m in module.named_modules(prefix=path) for e in ledger(m).values())
-        return next((f"{p}: {e.surgery}" for p, e in entries if e.stage == Stage.QUANTIZE), None)
-
     def __repr__(self) -> str:
-        shown = (f.name for f in fields(self) if f.repr)
-        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-        return f"{type(self).__name__}({options})"
+        return str(self.entry)
+
+    @staticmethod
+    def required_on_load() -> bool:
+        return True  # Composer then creates it anew if a resume leaves it out
 
     def match(self, event: Event, state: State) -> bool:
         return event == Event.INIT
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        guard(state)
-        for each in in_order(state.algorithms):  # Composer adds those that a resume left out in no order
+        guard(state, Surgery)
+        for each in in_order(state.algorithms):  # Composer adds those that a resume left out in any order
             if isinstance(each, Surgery) and each.stage < self.stage:
-                each._play(state, logger)
-        self._play(state, logger)
+                each._operate_once(state, logger)
+        self._operate_once(state, logger)
 
-    def _play(self, state: State, logger: Logger) -> None:
+    def _operate_once(self, state: State, logger: Logger) -> None:
         if self.report is not None and self.report.model is state.model:
             return
         try:
@@ -178,38 +194,20 @@ class Surgery(Algorithm):
 
 
 def in_order(algorithms: Iterable[Algorithm], event: Event | None = None) -> list[Algorithm]:
-    """The canonical order: surgeries by stage, other algorithms after them as listed.
+    """Surgeries sorted by stage, then other algorithms as listed.
 
-    Also a Composer algorithm pass: `Trainer(algorithm_passes=[in_order])`.
+    It is a Composer algorithm pass: `Trainer(algorithm_passes=[in_order])`.
     """
     last = len(Stage) + 1
     return sorted(algorithms, key=lambda a: a.stage if isinstance(a, Surgery) else last)
 
 
-def sites(model: nn.Module) -> Iterator[Site]:
-    """Every module of `model` once, root included, with its outermost Hugging Face model."""
-    hosts: dict[str, PreTrainedModel] = {}
+def sites(model: nn.Module, survey: Any = None) -> Iterator[Site]:
+    """Each module of `model` once, the root included."""
+    hosts: dict[str, PreTrainedModel | None] = {}
     for path, module in model.named_modules():
-        parent = path.rpartition(".")[0]
-        host = hosts.get(parent) if path else None
+        host = hosts.get(path.rpartition(".")[0]) if path else None
         if host is None and isinstance(module, PreTrainedModel):
             host = module
-        if host is not None:
-            hosts[path] = host
-        yield Site(path, module, host)
-
-
-def _refuse_wrapped(model: nn.Module) -> None:
-    name = type(model).__name__
-    if name in (
-        "DistributedDataParallel",
-        "FullyShardedDataParallel",
-        "OptimizedModule",
-        "DataParallel",
-    ):
-        raise SurgeryError(f"operate on the model before it is wrapped in {name}, not after")
-
-
-def _class_names(model: nn.Module) -> str:
-    hosts = {type(s.host).__name__ for s in sites(model) if s.host is not None}
-    return ", ".join(sorted(hosts)) or type(model).__name__
+        hosts[path] = host
+        yield Site(path, module, host, survey)

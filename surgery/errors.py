@@ -1,21 +1,21 @@
-"""What can go wrong in a surgery; each message says what, where, and what would be right."""
+"""The errors of a surgery. Each message names what is wrong, where, and what would be right."""
 
 
 class SurgeryError(ValueError):
-    """A surgery that can't be done as asked. The model and the optimizers are left as they were."""
+    """A surgery can't be done as asked. The model and the optimizers are left as they were."""
 
 
 class NoEffect(SurgeryError):
-    """A surgery that found nothing to change."""
+    """A surgery found nothing to change."""
 
 
 class Conflict(SurgeryError):
-    """Two surgeries claim the same thing, or one comes again with other arguments."""
+    """Two surgeries claim the same thing, or one is applied again with other options."""
 
 
 class OrderError(SurgeryError):
-    """A surgery that comes after one that it must precede."""
+    """A surgery is applied after one that it must precede."""
 
 
 class CheckpointError(SurgeryError):
-    """A checkpoint or a saved model that can't be loaded as asked; what was loaded before is still there."""
+    """A checkpoint or a saved model can't be loaded as asked. What was loaded before the error stays."""

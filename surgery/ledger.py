@@ -1,46 +1,61 @@
-"""The ledger: on each module, which surgeries were done on it."""
+"""The ledger of a module: which surgeries were done on it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from torch import nn
 
-from cadenza.surgery.retype import Undo
-
-
-class Stage(IntEnum):
-    """The canonical order of surgeries; within a stage they commute."""
-
-    STRUCTURE = 1  # adds, removes or reshapes parameters
-    ATTENTION = 2  # claims a field of the attention plan
-    PRECISION = 3  # the same weights, computed with in another dtype
-    QUANTIZE = 4  # what is computed with is no longer the trained weight
+from cadenza.surgery.retype import Stage, Undo
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a ledger: a surgery's stage and repr, and whether the stock model computes the same."""
+    """One surgery in a ledger.
+
+    Args:
+        stage: the stage of the surgery.
+        name: its class name.
+        options: its options, plain values by name.
+        keeps_outputs: whether stock code computes the same from the weights.
+    """
 
     stage: Stage
-    surgery: str
+    name: str
+    options: Mapping[str, Any]
     keeps_outputs: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
 
 
 def ledger(module: nn.Module) -> dict[str, Entry]:
-    """The surgeries done on this very module, by name."""
+    """The surgeries done on `module` itself, by name."""
     return module.__dict__.get("surgeries", {})
 
 
-def enter(module: Any, name: str, entry: Entry) -> Undo:
-    """Write `entry` under `name`; the result strikes it out."""
-    module.surgeries = {**ledger(module), name: entry}
+def enter(module: Any, entry: Entry) -> Undo:
+    """Add `entry` to the ledger of `module`."""
+    module.surgeries = {**ledger(module), entry.name: entry}
 
     def undo() -> None:
-        left = {k: v for k, v in ledger(module).items() if k != name}
-        if left:
-            module.surgeries = left
-        else:
+        module.surgeries = {name: e for name, e in ledger(module).items() if name != entry.name}
+        if not module.surgeries:
             del module.surgeries
 
     return undo
+
+
+def history(model: nn.Module) -> list[Entry]:
+    """The surgeries done on `model`, each once, in an order in which they can be done again.
+
+    The order is by stage, then by name. Within a stage surgeries commute.
+    """
+    found = {name: entry for module in model.modules() for name, entry in ledger(module).items()}
+    return sorted(found.values(), key=lambda entry: (entry.stage, entry.name))
+
+
+def quantized_within(module: nn.Module, path: str) -> str | None:
+    """Path and surgery of a quantized layer in `module`, whose own path is `path`; None if there is none."""
+    entries = ((p, e) for p, m in module.named_modules(prefix=path) for e in ledger(m).values())
+    return next((f"{p}: {e}" for p, e in entries if e.stage == Stage.QUANTIZE), None)

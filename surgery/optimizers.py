@@ -1,10 +1,9 @@
-"""Optimizers follow a surgery: a new parameter takes the place of the one it replaces.
+"""Updates optimizers after a surgery: a new parameter takes the place of the one it replaces.
 
-Composer's own helper refuses several parameter groups and drops parameters that another module still
-uses; here every parameter is followed by name and by identity.
+Composer's own helper refuses several parameter groups, and drops parameters that another module still uses.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from os.path import commonprefix
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch.optim import Optimizer
 
 from cadenza.surgery.errors import SurgeryError
 
+Optimizers = Optimizer | Sequence[Optimizer] | None  # what `apply_*` functions take
 Names = dict[str, Parameter]
 Place = tuple[Optimizer, dict[str, Any]]
-Memory = dict[Parameter, tuple[Place, Any]]  # where a removed parameter stood, and its state
+Memory = dict[Parameter, tuple[Place, Any]]  # the place and the state of a removed parameter
 
 
 def as_tuple(optimizers: Optimizer | Iterable[Optimizer] | None) -> tuple[Optimizer, ...]:
@@ -27,17 +27,16 @@ def as_tuple(optimizers: Optimizer | Iterable[Optimizer] | None) -> tuple[Optimi
 
 
 def named_parameters(model: nn.Module) -> Names:
-    """Every name of every parameter; a tied parameter stands under each of its names."""
+    """Every parameter of `model` by name; a tied parameter under each of its names."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
 def sync(optimizers: Sequence[Optimizer], before: Names, after: Names, memory: Memory) -> Memory:
-    """Bring `optimizers` from the parameters `before` a surgery to those `after` it.
+    """Replace the parameters `before` a surgery by those `after` it; return the memory of the removed ones.
 
-    A parameter that came takes the group of the one of the same name, else of its nearest namesake;
-    one found in `memory` goes back where it was, with its state. A parameter that went is dropped
-    unless another module still holds it. Where the predecessor was in no optimizer (a frozen layer, a
-    partial optimizer), neither is the successor. Returns the memory of what was dropped.
+    A new parameter joins the group of the parameter that had its name; if that is in no optimizer (a frozen
+    layer, a partial optimizer), nor is the new one. A new name joins the group of the most similar name. A
+    parameter in `memory` goes back to its place, with its state. A parameter that no module holds is removed.
     """
     kept, known = set(after.values()), set(before.values())
     for new, names in _names_of(after).items():
@@ -47,36 +46,27 @@ def sync(optimizers: Sequence[Optimizer], before: Names, after: Names, memory: M
         place = place or _place_for(optimizers, new, names, before)
         if place is not None:
             _add(place, new, names[0], state)
-    dropped: Memory = {}
-    for old in known - kept:
-        place = _find(optimizers, old)
-        if place is not None:
-            dropped[old] = (place, _remove(place, old))
-    return dropped
+    found = ((old, _find(optimizers, old)) for old in known - kept)
+    return {old: (place, _remove(place, old)) for old, place in found if place is not None}
 
 
 def _names_of(names: Names) -> dict[Parameter, list[str]]:
-    out: dict[Parameter, list[str]] = {}
+    """The names of each parameter."""
+    found: dict[Parameter, list[str]] = {}
     for name, parameter in names.items():
-        out.setdefault(parameter, []).append(name)
-    return out
+        found.setdefault(parameter, []).append(name)
+    return found
 
 
 def _find(optimizers: Sequence[Optimizer], wanted: Parameter) -> Place | None:
-    return next((place for place, p in _members(optimizers) if p is wanted), None)
-
-
-def _members(optimizers: Sequence[Optimizer]) -> Iterator[tuple[Place, Parameter]]:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                yield (optimizer, group), parameter
+    places = ((optimizer, group) for optimizer in optimizers for group in optimizer.param_groups)
+    return next((place for place in places if any(p is wanted for p in place[1]["params"])), None)
 
 
 def _place_for(
     optimizers: Sequence[Optimizer], new: Parameter, names: list[str], before: Names
 ) -> Place | None:
-    """The group of the parameter that `new` replaces; for one that replaces none, the nearest."""
+    """The place of the parameter that `new` replaces; if there is none, that of the most similar name."""
     same = [before[name] for name in names if name in before]
     if same:
         return _find(optimizers, same[0])
@@ -84,11 +74,12 @@ def _place_for(
         return None
     trained = {name: place for name, p in before.items() if (place := _find(optimizers, p))}
     if not trained:
-        raise SurgeryError(f"the optimizers hold no parameter of this model: where to put {names[0]}?")
-    return trained[max(trained, key=lambda name: _kinship(name, names[0]))]
+        raise SurgeryError(f"the optimizers hold no parameter of this model, so none can take {names[0]}")
+    return trained[max(trained, key=lambda name: _similarity(name, names[0]))]
 
 
-def _kinship(name: str, other: str) -> tuple[bool, int]:
+def _similarity(name: str, other: str) -> tuple[bool, int]:
+    """Whether the last parts of two names are equal, and the number of leading parts that they share."""
     same_leaf = name.rpartition(".")[2] == other.rpartition(".")[2]
     return same_leaf, len(commonprefix([name.split("."), other.split(".")]))
 

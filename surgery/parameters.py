@@ -1,4 +1,4 @@
-"""Parameters in a surgery: replaced in every place that holds them, drawn as the model draws its own."""
+"""Edits of parameters, buffers and attributes, each with its undo; new weights by the model's own init."""
 
 import zlib
 from typing import Any
@@ -14,13 +14,8 @@ IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
 
 
 def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
-    """Put `new` wherever `root` holds `old`, so that ties stay ties."""
-    places = [
-        (module, name)
-        for module in root.modules()
-        for name, parameter in module._parameters.items()
-        if parameter is old
-    ]
+    """Replace `old` by `new` in every module of `root` that holds it, so that tied weights stay tied."""
+    places = [(m, name) for m in root.modules() for name, p in m._parameters.items() if p is old]
 
     def put(parameter: Parameter) -> None:
         for module, name in places:
@@ -31,18 +26,13 @@ def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
 
 
 def take_parameter(module: nn.Module, name: str) -> Undo:
-    """Take the parameter `name` out of `module`; the attribute stays, as None."""
-    old = module._parameters[name]
-    module._parameters[name] = None
-
-    def undo() -> None:
-        module._parameters[name] = old
-
-    return undo
+    """Remove the parameter `name` of `module`; the attribute stays, as None."""
+    old, module._parameters[name] = module._parameters[name], None
+    return lambda: module._parameters.update({name: old})
 
 
 def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:
-    """Register `buffers`; the undo removes them."""
+    """Register `buffers` on `module`."""
     for name, buffer in buffers.items():
         module.register_buffer(name, buffer)
 
@@ -54,21 +44,21 @@ def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:
 
 
 def store_instead(module: nn.Module, name: str, stored: dict[str, Tensor]) -> Undo:
-    """Put the buffers `stored`, of which one may have this name, in place of the parameter `name`."""
+    """Replace the parameter `name` by the buffers `stored`; one of them may have the same name."""
     parameters = dict(module._parameters)
     del module._parameters[name]
     remove = add_buffers(module, stored)
 
     def undo() -> None:
         remove()
-        module._parameters.clear()  # and refilled: the order of a state dict is that of its parameters
+        module._parameters.clear()  # refilled in the old order, which the state dict follows
         module._parameters.update(parameters)
 
     return undo
 
 
 def set_attributes(target: object, **values: object) -> Undo:
-    """Set attributes of a module or a config; the undo restores their values or their absence."""
+    """Set attributes of a module or a config; the undo deletes those that weren't there before."""
     old = {name: getattr(target, name) for name in values if hasattr(target, name)}
     for name, value in values.items():
         setattr(target, name, value)
@@ -81,7 +71,7 @@ def set_attributes(target: object, **values: object) -> Undo:
 
 
 def leave_to_each_rank(model: nn.Module, names: list[str]) -> Undo:
-    """Keep DDP from sending the buffers `names` of `model` to all ranks in every forward."""
+    """Keep DDP from broadcasting the buffers `names` of `model` in every forward."""
     ignored = getattr(model, IGNORED_BY_DDP, [])
     setattr(model, IGNORED_BY_DDP, [*ignored, *names])
 
@@ -92,21 +82,20 @@ def leave_to_each_rank(model: nn.Module, names: list[str]) -> Undo:
     return undo
 
 
-def drawn(host: PreTrainedModel, layer: type[nn.Module], shape: tuple[int, int], like: Tensor) -> Tensor:
-    """A weight (rows, columns) for `layer` (`nn.Linear` or `nn.Embedding`) by the host's own init.
+def new_weight(host: PreTrainedModel, layer: type[nn.Module], shape: tuple[int, int], like: Tensor) -> Tensor:
+    """A new weight for `layer` (`nn.Linear` or `nn.Embedding`), initialized by `host`.
 
-    The draw is seeded by the content of `like`, the weight it succeeds: a function of the model
-    alone, so it's the same in any order of surgeries, on any rank and device, and leaves the global
-    random state untouched. The result has the dtype and device of `like`.
+    The content of `like`, the weight that is replaced, is the seed. So the new weight is the same in any
+    order of surgeries, on any rank and device, and the global random state doesn't change.
+
+    Args:
+        shape: (rows, columns).
+        like: the old weight, whose dtype and device the new one gets.
     """
     if like.is_meta:
         return torch.empty(shape, dtype=like.dtype, device="meta")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(_content(like))
+        torch.default_generator.manual_seed(zlib.crc32(like.detach().float().cpu().numpy().tobytes()))
         module: Any = layer(shape[1], shape[0], bias=False) if layer is nn.Linear else layer(*shape)
         host._init_weights(module)
     return module.weight.detach().to(dtype=like.dtype, device=like.device)
-
-
-def _content(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.detach().float().cpu().numpy().tobytes())

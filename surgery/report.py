@@ -1,19 +1,51 @@
-"""The account of a surgery: what was changed where, and the way back."""
+"""The report of a surgery: what was changed, where, and how to undo it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 from torch.optim import Optimizer
 
-from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.errors import OrderError, SurgeryError
+from cadenza.surgery.ledger import Entry, quantized_within
 from cadenza.surgery.optimizers import Memory, named_parameters, sync
-from cadenza.surgery.retype import Undo
+from cadenza.surgery.retype import Stage, Undo
+
+
+class Undos:
+    """The undos of a surgery, and the optimizers to update."""
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self.model, self.optimizers = model, optimizers
+        self._undos: list[Undo] = []
+        self._memory: Memory = {}
+
+    def run(self, steps: Iterable[Undo]) -> None:
+        """Run `steps`, keep the undo that each yields, and update the optimizers; undo all if one raises."""
+        before = named_parameters(self.model)
+        try:
+            for undo in steps:
+                self._undos.append(undo)
+            self._memory = sync(self.optimizers, before, named_parameters(self.model), {})
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Undo all steps, the last one first, and restore the optimizers."""
+        before = named_parameters(self.model)
+        while self._undos:
+            self._undos.pop()()
+        sync(self.optimizers, before, named_parameters(self.model), self._memory)
+
+    def forget(self) -> None:
+        """Drop the undos, and free what they hold."""
+        self._undos, self._memory = [], {}
 
 
 @dataclass(frozen=True)
 class Change:
-    """One edited module: its path in the model, and what stood there before and after."""
+    """One edited module: its path in the model, and its text before and after the edit."""
 
     path: str
     before: str
@@ -25,23 +57,25 @@ class Change:
 
 @dataclass
 class Report:
-    """What a surgery changed. `len(report)` counts the edited modules, `print(report)` lists them.
+    """What a surgery changed: `len(report)` counts the edited modules, `print(report)` lists them.
 
-    `already` counts the modules that the same surgery had changed before; `skipped` says why modules that
-    look like its own were left as they are.
+    Args:
+        entry: the surgery.
+        undos: its undos.
+        changes: the edited modules.
+        already: the number of modules that the same surgery had edited before.
+        skipped: path -> reason, for modules that were left as they are though the surgery edits such modules.
+        notes: further facts for the first line.
+        irreversible: the reason why the surgery can't be undone; empty if it can.
     """
 
-    surgery: str
-    model: nn.Module = field(repr=False)
-    optimizers: Sequence[Optimizer] = field(default=(), repr=False)
+    entry: Entry
+    undos: Undos = field(repr=False)
     changes: list[Change] = field(default_factory=list)
     already: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    _undos: list[Undo] = field(default_factory=list, repr=False)
-    _memory: Memory = field(default_factory=dict, repr=False)
-    _sealed: str = field(default="", repr=False)
-    _check_undo: Callable[[], None] = field(default=lambda: None, repr=False)
+    irreversible: str = field(default="", repr=False)
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -56,44 +90,42 @@ class Report:
         skipped = (f"left as it is: {path}, {why}" for path, why in self.skipped.items())
         return "\n  ".join(["; ".join([head, *self.notes]), *map(str, self.changes), *skipped])
 
-    def excuses(self) -> str:
-        """The first of `skipped`, for the message of an error; empty where there is none."""
+    @property
+    def surgery(self) -> str:
+        """The surgery with its options, as a call."""
+        return str(self.entry)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that was operated on."""
+        return self.undos.model
+
+    def first_skipped(self) -> str:
+        """The first entry of `skipped` and the number of others, for an error message; empty if none."""
         if not self.skipped:
             return ""
         path, why = next(iter(self.skipped.items()))
         more = f", and {len(self.skipped) - 1} more" if len(self.skipped) > 1 else ""
         return f"; left as it is: {path}, {why}{more}"
 
-    def seal(self, why: str) -> None:
-        """Free what was kept for the way back."""
-        self._undos, self._memory, self._sealed = [], {}, why
-
     def undo(self) -> None:
-        """Give the model and the optimizers back as they were before this surgery.
+        """Restore the model and the optimizers to their state before this surgery.
 
         Reports may be undone in any order. A second call does nothing.
 
         Raises:
-            SurgeryError: the surgery kept no way back.
-            OrderError: quantized weights rest on it.
+            SurgeryError: the surgery is irreversible.
+            OrderError: it changed the structure of layers that were quantized later.
         """
-        if self._sealed:
-            raise SurgeryError(f"{self.surgery} can't be undone: {self._sealed}")
-        self._check_undo()
-        self._take_back()
-
-    def _take_back(self) -> None:
-        before = named_parameters(self.model)
-        while self._undos:
-            self._undos.pop()()
-        sync(self.optimizers, before, named_parameters(self.model), self._memory)
+        if self.irreversible:
+            raise SurgeryError(f"{self.surgery} can't be undone: {self.irreversible}")
+        for change in self.changes if self.entry.stage == Stage.STRUCTURE else ():
+            if found := quantized_within(self.model.get_submodule(change.path), change.path):
+                raise OrderError(f"{found} is in place; undo it before {self.surgery}")
+        self.undos.undo()
         self.changes.clear()
 
 
 def describe(module: nn.Module) -> str:
-    """One line for a module: a leaf's own repr, else its class and what it has claimed."""
-    if not any(module.children()):
-        return repr(module)
-    plan = module.__dict__.get("attention_plan")
-    claims = ", ".join(plan.claims()) if plan else ""
-    return module._get_name() + (f" [{claims}]" if claims else "")
+    """The text of a report for `module`: its repr if it has no children, else its class."""
+    return module._get_name() if any(module.children()) else repr(module)

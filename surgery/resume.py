@@ -1,7 +1,7 @@
-"""Loading a Composer checkpoint: the same surgeries with the same options, and every weight, or an error.
+"""Checks that a Composer checkpoint fits the run: the same surgeries, the same options, every weight.
 
-Composer creates left-out algorithms anew (it finds them by class name in `composer.algorithms`), but only
-warns when one comes with other options, and drops weights that the model has no place for without a word.
+Composer itself creates the algorithms that a run leaves out, by class name in `composer.algorithms`. But it
+only warns about other options, and it silently drops weights that the model doesn't have.
 """
 
 from typing import Any
@@ -9,75 +9,72 @@ from typing import Any
 import composer.algorithms
 from composer.core import State
 
-from cadenza.surgery.checkpoint import saved_algorithms
+from cadenza.surgery.checkpoint import parse, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
-from cadenza.surgery.history import parse
 
 SHOWN = 4
 
 
-def guard(state: State) -> None:
-    """Let `state` refuse checkpoints that don't fit, from here on.
+def guard(state: State, surgery: type[Any]) -> None:
+    """Make `state` raise a `CheckpointError` when it loads a checkpoint that doesn't fit.
 
-    A checkpoint of a surgery with other options is refused in any load. In a full load its weights must be
-    the model's, all of them; a load of weights alone keeps Composer's `load_strict_model_weights`.
+    Every load compares the options of the surgeries. A full load also requires that the checkpoint and the
+    model have the same weights; a load of weights only obeys Composer's `load_strict_model_weights`.
 
-    Raises, when a checkpoint is loaded:
-        CheckpointError: which surgery or weight doesn't fit.
+    Args:
+        surgery: the class of the algorithms whose options are compared.
     """
     if "load_model_state" not in vars(state):
         loads: Any = state
-        loads.load_model_state = _Guarded(state, state.load_model_state)
-        loads.load_state_dict = _Full(state, state.load_state_dict)
+        loads.load_model_state = _ModelLoad(state, surgery, state.load_model_state)
+        loads.load_state_dict = _FullLoad(state, surgery, state.load_state_dict)
 
 
-class _Guarded:
-    """`State.load_model_state`, after a look at the surgeries."""
+class _ModelLoad:
+    """`State.load_model_state`, after a comparison of the surgeries' options."""
 
-    def __init__(self, state: State, stock: Any) -> None:
-        self.state, self.stock = state, stock
+    def __init__(self, state: State, surgery: type[Any], stock: Any) -> None:
+        self.state, self.surgery, self.stock = state, surgery, stock
 
-    def __call__(
-        self, state_dict: dict[str, Any], logger: Any, strict: bool, *args: Any, **kwargs: Any
-    ) -> Any:
-        refuse_other_options(state_dict, self.state)
+    def __call__(self, state_dict: Any, logger: Any, strict: bool, *args: Any, **kwargs: Any) -> Any:
+        refuse_other_options(state_dict, [a for a in self.state.algorithms if isinstance(a, self.surgery)])
         try:
             return self.stock(state_dict, logger, strict, *args, **kwargs)
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
-            raise CheckpointError(f"the checkpoint is of another model: {_in_short(error)}") from error
+            raise CheckpointError(f"the checkpoint is of another model: {_shortened(error)}") from error
 
 
-class _Full(_Guarded):
-    """`State.load_state_dict` that wants every weight to find its place, unless an algorithm is excluded."""
+class _FullLoad(_ModelLoad):
+    """`State.load_state_dict`, strict about weights unless an algorithm is excluded or peft is used."""
 
-    def __call__(
-        self, state: dict[str, Any], logger: Any, strict: bool = False, *args: Any, **kwargs: Any
-    ) -> Any:
+    def __call__(self, state: Any, logger: Any, strict: bool = False, *args: Any, **kwargs: Any) -> Any:
         excluded = kwargs.get("exclude_algorithms") or []
-        adapters_alone = getattr(self.state.model, "using_peft", False)
-        whole = not (excluded or adapters_alone)
+        whole = not (excluded or getattr(self.state.model, "using_peft", False))
         loaded = self.stock(state, logger, strict or whole, *args, **kwargs)
         refuse_left_out(state, self.state, excluded)
         return loaded
 
 
-def refuse_other_options(state_dict: dict[str, Any], state: State) -> None:
-    """Raise if a surgery of `state` stands in the checkpoint with other options."""
-    from cadenza.surgery.engine import Surgery
-
+def refuse_other_options(state_dict: dict[str, Any], surgeries: list[Any]) -> None:
+    """Raise if one of `surgeries` has other options in the checkpoint."""
     saved = saved_algorithms(state_dict)
-    for algorithm in state.algorithms:
-        name, ours = type(algorithm).__name__, repr(algorithm)
-        theirs = saved.get(name, ours)
-        if isinstance(algorithm, Surgery) and theirs != ours:
-            difference = _difference(theirs, ours)
-            raise CheckpointError(f"the checkpoint was made with {theirs}, not with {ours}: {difference}")
+    for surgery in surgeries:
+        theirs = saved.get(surgery.entry.name, repr(surgery))
+        if theirs != repr(surgery):
+            then, now = parse(theirs)[1], surgery.options
+            names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+            difference = "; ".join(
+                f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in names
+            )
+            raise CheckpointError(
+                f"the checkpoint was made with {theirs}, not with {surgery!r}: {difference}"
+            )
 
 
 def refuse_left_out(state_dict: dict[str, Any], state: State, excluded: list[str]) -> None:
-    """Raise if one of our algorithms in the checkpoint is neither in `state` by now nor excluded."""
+    """Raise if a cadenza algorithm of the checkpoint is neither in `state` nor excluded."""
     here = {type(algorithm).__name__ for algorithm in state.algorithms}
     for name, theirs in saved_algorithms(state_dict).items():
         module = getattr(getattr(composer.algorithms, name, None), "__module__", "")
@@ -87,16 +84,9 @@ def refuse_left_out(state_dict: dict[str, Any], state: State, excluded: list[str
             )
 
 
-def _difference(theirs: str, ours: str) -> str:
-    then, now = parse(theirs)[1], parse(ours)[1]
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in names)
-
-
-def _in_short(error: RuntimeError) -> str:
-    """Torch's list of keys and shapes, its first entries."""
+def _shortened(error: RuntimeError) -> str:
+    """The first entries of torch's list of keys and shapes."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()[1:] if line.strip()]
-    text = "; ".join(lines)
-    entries = text.split(", ")
+    entries = "; ".join(lines).split(", ")
     more = len(entries) - SHOWN
     return ", ".join(entries[:SHOWN]) + (f" and {more} more" if more > 0 else "")

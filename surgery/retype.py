@@ -1,81 +1,101 @@
-"""In-place retyping: put a mixin in front of a module's class, and take it out again.
+"""In-place retyping: `mix` puts a mixin in front of a module's class, `unmix` removes it.
 
-The module object stays, and with it its parameters, state-dict keys, hooks, dtype, train flag and
-ties. Python allows this for any `nn.Module`; `torch.nn.utils.parametrize` rests on the same rule.
+1. `module.__class__` becomes a new class, made of the mixins and the stock class, under the stock name.
+2. Its `forward` has the stock signature, plus keyword-only parameters of the mixins.
+3. The module object stays, with its parameters, state-dict keys, hooks, dtype, train flag and tied weights.
+
+The obvious way, a new module in place of the old one, loses what 3. keeps. The cost: a class that is made at
+run time has no importable name, so it brings its own `__reduce_ex__`. `torch.nn.utils.parametrize` assigns
+`__class__` in the same way.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from functools import cache, wraps
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from torch import nn
 
 from cadenza.surgery.errors import Conflict
 
 Undo = Callable[[], None]
-Edit = Callable[[], Undo]
+"""Reverts one change."""
 
 
-def mix(module: nn.Module, mixin: type) -> Undo:
-    """Put `mixin` in front of the class of `module`; the result takes it out again.
+class Stage(IntEnum):
+    """The canonical order of surgeries; within a stage they commute."""
 
-    The mixin's `forward` may call `super().forward`. It must live at the top level of a module, so
-    that the retyped model can be pickled and deep-copied.
+    STRUCTURE = 1  # adds, removes or reshapes parameters
+    ATTENTION = 2  # claims a field of an attention plan
+    PRECISION = 3  # computes with the same weights in another dtype
+    QUANTIZE = 4  # computes with quantized weights
+
+
+class Mixin:
+    """A class to put in front of a module's class; its `forward` may call `super().forward`.
+
+    Define a mixin at the top level of a Python module, so that the retyped model can be pickled:
+    `class Louder(Mixin, of="my_technique", stage=Stage.PRECISION)`.
+    """
+
+    technique: ClassVar[str]
+    mixin_stage: ClassVar[Stage]
+
+    def __init_subclass__(cls, of: str | None = None, stage: Stage | None = None, **others: Any) -> None:
+        super().__init_subclass__(**others)
+        if of is not None and stage is not None:
+            cls.technique, cls.mixin_stage = of, stage
+
+
+def mix(module: nn.Module, mixin: type[Mixin]) -> Undo:
+    """Put `mixin` in front of the class of `module`.
+
+    Mixins of a later stage come first; within a stage the order is by name. So the class doesn't depend on
+    the order in which techniques are applied.
+
+    Raises:
+        Conflict: the mixin is there already, or the `forward` of one mixin would hide that of another.
     """
     stock, mixins = _parts(module)
     if mixin in mixins:
-        raise Conflict(f"{module._get_name()} has {mixin.__name__} already; undo that first")
-    # Sorted, so that the order in which techniques come makes no other class.
-    module.__class__ = _mixed(stock, tuple(sorted((mixin, *mixins), key=lambda m: m.__name__)))
+        raise Conflict(f"{stock.__name__}: {mixin.technique} is in place already; undo it first")
+    mixins = tuple(sorted((mixin, *mixins), key=lambda m: (-m.mixin_stage, m.__name__)))
+    _refuse_hidden(stock, _forwards(mixins))
+    module.__class__ = _mixed(stock, mixins)
     return lambda: unmix(module, mixin)
 
 
-def unmix(module: nn.Module, mixin: type) -> None:
-    """Take `mixin` out of the class of `module`, if it's there."""
+def unmix(module: nn.Module, mixin: type[Mixin]) -> None:
+    """Remove `mixin` from the class of `module`, if it's there."""
     stock, mixins = _parts(module)
     module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
 
 
 def retype(module: nn.Module, stock: type) -> None:
-    """Put the mixins of `module` in front of another stock class, one of the same layout."""
+    """Put the mixins of `module` in front of another stock class, of the same layout."""
     module.__class__ = _mixed(stock, _parts(module)[1])
 
 
 def bound(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A call of the stock `forward` of `module` by name: its own arguments, and those it takes as `**`."""
+    """Arguments of a call of the stock `forward` by name: its own, and those for its `**kwargs`."""
     signature = inspect.signature(stock_class(module).forward)
     named = dict(signature.bind(module, *args, **kwargs).arguments)
     named.pop("self")
     return named, named.pop("kwargs", {})
 
 
-def chain(*edits: Edit) -> Undo:
-    """Do several edits, all or none: if one raises, those before it are undone. One way back for all."""
-    undos: list[Undo] = []
-
-    def undo() -> None:
-        while undos:
-            undos.pop()()
-
-    try:
-        undos.extend(edit() for edit in edits)
-    except BaseException:
-        undo()
-        raise
-    return undo
-
-
 def stock_class(module: nn.Module) -> type:
-    """The class that `module` had before any surgery."""
+    """The class of `module` before any surgery."""
     return _parts(module)[0]
 
 
 def is_stock(module: nn.Module, *names: str) -> bool:
-    """Whether `module` is, surgeries aside, exactly a transformers class of one of these names.
+    """Whether the stock class of `module` is a transformers class with one of these names.
 
-    By name and not by `isinstance`: a user's subclass may have a `forward` of its own, which a mixin
-    would bypass; and no modeling file of a family that isn't used gets imported.
+    Not `isinstance`: a user's subclass may have its own `forward`, which a mixin would bypass. And names need
+    no import of modeling files.
     """
     stock = stock_class(module)
     return stock.__name__ in names and stock.__module__.startswith("transformers.models.")
@@ -90,7 +110,7 @@ def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
     if not mixins:
         return stock
     shown = "".join(m.__name__ for m in mixins) + stock.__name__
-    # Under the stock name: FSDP's wrapping policies, transformers' tables and its saved configs go by it.
+    # The stock name: FSDP's wrapping policies, transformers' tables and its saved configs look it up.
     body = {
         "__module__": stock.__module__,
         "__qualname__": stock.__qualname__,
@@ -98,15 +118,29 @@ def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
         "_get_name": lambda self: shown,  # what `print(model)` shows
         "_retyped_from": (stock, mixins),
     }
-    if forwards := [mixin for mixin in mixins if "forward" in vars(mixin)]:
+    if forwards := _forwards(mixins):
         body["forward"] = _signed(stock, forwards)
     return type(stock.__name__, (*mixins, stock), body)
 
 
-def _signed(stock: Any, mixins: list[Any]) -> Callable:
-    """The first mixin's `forward` under the stock signature, by which trainers choose what they pass.
+def _forwards(mixins: Sequence[Any]) -> list[Any]:
+    """The mixins that define `forward`, the outermost first."""
+    return [mixin for mixin in mixins if "forward" in vars(mixin)]
 
-    Keyword-only parameters that mixins add stand in it, too.
+
+def _refuse_hidden(stock: type, forwards: list[Any]) -> None:
+    for outer, inner in pairwise(forwards):
+        if "super" not in outer.forward.__code__.co_names:
+            raise Conflict(
+                f"{stock.__name__}: {outer.technique} and {inner.technique} both replace what it computes; "
+                "undo one of them first"
+            )
+
+
+def _signed(stock: Any, mixins: list[Any]) -> Callable:
+    """The first mixin's `forward`, with the stock signature plus the keyword-only parameters of the mixins.
+
+    Trainers read the signature to choose the arguments that they pass.
     """
 
     @wraps(stock.forward)
@@ -124,7 +158,7 @@ def _signed(stock: Any, mixins: list[Any]) -> Callable:
 
 
 def _reduce(module: nn.Module, protocol: Any) -> tuple:
-    # A class made at run time has no importable name, so pickle and deepcopy get its parts.
+    """Stock class, mixins and state: pickle and deepcopy can't import a class that is made at run time."""
     return _blank, _parts(module), module.__getstate__()
 
 

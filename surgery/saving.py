@@ -1,11 +1,11 @@
-"""Saving: a model with surgeries behind it writes a folder that can't be mistaken for a stock one.
+"""Saving a model after surgeries, so that stock code doesn't load the folder as a stock model.
 
-`config.json` gets the record of the surgeries. Where stock code would compute something else from the
-weights, it also gets a model type of its own and a file of remote code, so that `AutoModel` either finds
-cadenza or stops.
+`config.json` gets the record of the surgeries. If stock code would compute other outputs from the weights, it
+also gets the model type `cadenza` and a file of remote code: without cadenza, `AutoModel` raises.
 """
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,49 +14,44 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.history import history, parse
-from cadenza.surgery.retype import mix, unmix
+from cadenza.surgery.ledger import history
+from cadenza.surgery.retype import Mixin, Stage, Undo, mix, unmix
 
 MODEL_TYPE = "cadenza"
 STUB = "cadenza_remote"
-AUTO_CLASSES = (
-    "AutoModel",
-    "AutoModelForCausalLM",
-    "AutoModelForMaskedLM",
-    "AutoModelForMultipleChoice",
-    "AutoModelForQuestionAnswering",
-    "AutoModelForSequenceClassification",
-    "AutoModelForTokenClassification",
-)
+HEADS = "CausalLM MaskedLM MultipleChoice QuestionAnswering SequenceClassification TokenClassification"
+AUTO_CLASSES = ("AutoModel", *(f"AutoModelFor{head}" for head in HEADS.split()))
 
 REMOTE_CODE = '''\
-"""The model in this folder was changed by surgery: its weights mean something else to stock code."""
+"""The model in this folder was changed by surgery: stock code would compute other outputs."""
 
 try:
     from cadenza.models.auto import *  # noqa: F403
 except ImportError as error:
     raise ImportError(
-        "this model needs the package cadenza, version {version} or later, which its README.md names; "
-        "without it, it would compute other outputs than it was trained to"
+        "this model needs the package cadenza, version {version} or later (see README.md); stock code would "
+        "compute other outputs than those it was trained for"
     ) from error
 '''
 
 
-class SavesSurgeries:
-    """A Hugging Face model whose `save_pretrained` writes its surgeries down."""
+class SavesSurgeries(Mixin, of="a surgery", stage=Stage.STRUCTURE):
+    """A Hugging Face model whose `save_pretrained` records its surgeries."""
 
     def save_pretrained(
         self, save_directory: Any, is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
         if kwargs.pop("push_to_hub", False):
-            raise SurgeryError("push_to_hub=True would upload too early; call model.push_to_hub(...)")
+            raise SurgeryError(
+                "push_to_hub=True uploads before surgeries are recorded; call model.push_to_hub()"
+            )
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             write_record(self, Path(save_directory))
 
 
 def write_record(model: Any, folder: Path) -> None:
-    """Put the surgeries of `model` on record in `folder/config.json`, with a stub beside it if needed."""
+    """Record the surgeries of `model` in `folder/config.json`, and add the remote code if it is needed."""
     path = folder / "config.json"
     fields = with_record(json.loads(path.read_text(encoding="utf-8")), model)
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
@@ -66,11 +61,11 @@ def write_record(model: Any, folder: Path) -> None:
 
 
 def with_record(fields: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """`fields`, the config of `model` as a mapping, with the record of its surgeries."""
+    """The config `fields` of `model`, with the record of its surgeries added."""
     entries = history(model)
     record = {
         "model_type": fields["model_type"],
-        "surgeries": dict(parse(entry.surgery) for entry in entries),
+        "surgeries": {entry.name: dict(entry.options) for entry in entries},
         "version": version("cadenza"),
     }
     fields = {**fields, "cadenza": record}
@@ -82,21 +77,22 @@ def with_record(fields: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 
 def outermost(model: nn.Module) -> list[PreTrainedModel]:
-    """The Hugging Face models in `model` that aren't part of another."""
+    """The Hugging Face models in `model` that aren't part of another one."""
     if isinstance(model, PreTrainedModel):
         return [model]
     return [host for child in model.children() for host in outermost(child)]
 
 
-def start_saving(model: nn.Module) -> None:
-    """Let the Hugging Face models in `model` write their surgeries down when they are saved."""
+def start_saving(model: nn.Module) -> Iterator[Undo]:
+    """Make the Hugging Face models in `model` record their surgeries when they are saved."""
+    yield lambda: stop_saving(model)
     for host in outermost(model):
         if not isinstance(host, SavesSurgeries):
             mix(host, SavesSurgeries)
 
 
 def stop_saving(model: nn.Module) -> None:
-    """Give those models their stock `save_pretrained` back that have no surgery left."""
+    """Restore the stock `save_pretrained` of the models in `model` that have no surgery left."""
     for host in outermost(model):
         if not history(host):
             unmix(host, SavesSurgeries)

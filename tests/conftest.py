@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -10,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from paths import ROOT
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -66,7 +66,7 @@ def recipe(request, text, tmp_path):
 @pytest.fixture(scope="session")
 def main():
     """The command line of train.py; gives its exit code."""
-    path = Path(__file__).parent.parent / "train.py"
+    path = ROOT / "train.py"
     spec = importlib.util.spec_from_file_location("cadenza_train_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

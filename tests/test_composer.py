@@ -1,7 +1,7 @@
 """Under Composer: played on INIT, the same as the functional form, soft when asked, trained whole."""
 
 import copy
-import runpy
+import importlib.util
 import warnings
 
 import pytest
@@ -11,6 +11,7 @@ from composer import Trainer
 from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Event
 from families import DECODERS, batch, build
+from trainers import short_trainer
 
 from cadenza.algorithms import (
     GLU,
@@ -23,21 +24,6 @@ from cadenza.algorithms import (
 )
 from cadenza.models import composer_model
 from cadenza.surgery import NoEffect, Stage, Surgery, SurgeryError, in_order
-
-
-def trainer(model, algorithms, family="bert", **kwargs):
-    """A Trainer over three fixed batches."""
-    data = [batch(family, seed=seed) for seed in range(3)]
-    kwargs = {"max_duration": "1ep", "progress_bar": False, "algorithms": algorithms, **kwargs}
-    kwargs["device_train_microbatch_size"] = 3
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(optimizer|device_train|scheduler|tokenizer).*")
-        return Trainer(model=composer_model(model), train_dataloader=_Batches(data), **kwargs)
-
-
-class _Batches(torch.utils.data.DataLoader):
-    def __init__(self, data):
-        super().__init__(data, batch_size=None)
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
@@ -86,7 +72,7 @@ def test_a_trainer_trains_every_parameter(listing):
     rest = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{"params": decay}, {"params": rest, "weight_decay": 0.0}], lr=1e-2)
     with pytest.warns(NoEffectWarning, match="with precision fp32 it changes no number"):
-        trained = trainer(model, algorithms, optimizers=optimizer)
+        trained = short_trainer(model, algorithms, optimizers=optimizer)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained.fit()
     moved = {name for name, p in model.named_parameters() if not torch.equal(before[name], p)}
@@ -101,20 +87,20 @@ def test_any_listing_trains_the_same_model(listing):
     algorithms = [ALiBi(), GLU(), VocabPadding()]
     algorithms = algorithms if listing == "forth" else algorithms[::-1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    trainer(model, algorithms, optimizers=optimizer).fit()
+    short_trainer(model, algorithms, optimizers=optimizer).fit()
     weights = copy.deepcopy(model.state_dict())
     other = build("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     optimizer = torch.optim.AdamW(other.parameters(), lr=1e-2)
-    trainer(other, in_order(algorithms), optimizers=optimizer, algorithm_passes=[in_order]).fit()
+    short_trainer(other, in_order(algorithms), optimizers=optimizer, algorithm_passes=[in_order]).fit()
     for name, weight in other.state_dict().items():
         assert torch.equal(weight, weights[name]), name
 
 
 def test_no_effect_is_an_error_unless_asked_for_softly():
     with pytest.raises(NoEffect, match="found nothing to change in LlamaForCausalLM"):
-        trainer(build("llama"), [GLU()], "llama")
+        short_trainer(build("llama"), [GLU()], "llama")
     with pytest.warns(NoEffectWarning, match="found nothing to change"):
-        trainer(build("llama"), [GLU(strict=False)], "llama")
+        short_trainer(build("llama"), [GLU(strict=False)], "llama")
 
 
 def test_names_do_not_collide_with_composers():
@@ -125,30 +111,36 @@ def test_names_do_not_collide_with_composers():
         assert getattr(composer.algorithms, cls.__name__) is cls
 
 
+def import_anew(package):
+    """Run `package` in a module of its own; its submodules stay as they are imported."""
+    module = importlib.util.module_from_spec(package.__spec__)
+    package.__spec__.loader.exec_module(module)
+
+
 def test_a_name_that_composer_has_is_refused(monkeypatch):
     import composer.algorithms
 
     import cadenza.algorithms
 
-    runpy.run_path(cadenza.algorithms.__file__)
+    import_anew(cadenza.algorithms)
     monkeypatch.setattr(composer.algorithms, "VocabPadding", object)
     with pytest.raises(ImportError, match="has another VocabPadding; a resume would create that one"):
-        runpy.run_path(cadenza.algorithms.__file__)
+        import_anew(cadenza.algorithms)
 
 
 def test_the_registry_is_the_table_of_cases():
     assert set(REGISTRY) == {*CASES, "masking_schedule"}
     assert {name for name, cls in REGISTRY.items() if issubclass(cls, Surgery)} == set(CASES)
     for name, case in CASES.items():
-        assert case.algorithm is REGISTRY[name]
-        assert isinstance(case.algorithm.stage, Stage)
-        assert case.algorithm.__doc__
+        assert case.cls is REGISTRY[name]
+        assert isinstance(case.cls.stage, Stage)
+        assert case.cls.__doc__
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", DECODERS)
 def test_decoders_train_too(family):
-    trained = trainer(build(family), [ALiBi(), VocabPadding()], family)
+    trained = short_trainer(build(family), [ALiBi(), VocabPadding()], family)
     trained.fit()
     assert trained.state.timestamp.batch == 3
 
@@ -206,7 +198,7 @@ def test_masking_schedule_says_what_does_not_fit():
     class Foreign(_Masker):
         mask = property()
 
-    with pytest.raises(SurgeryError, match="can't reach Foreign in its workers"):
+    with pytest.raises(SurgeryError, match="can't set the ratio of Foreign in workers"):
         scheduled(MaskingSchedule(0.3), Foreign(), workers=1).fit()
 
 
@@ -215,7 +207,7 @@ def test_any_listing_is_played_by_stages(flip):
     """Composer plays INIT in the order of the list, and what a resume left out in the order of a set."""
     listed = [PostTrainingQuantization("int8"), GLU(), ALiBi(), VocabPadding()]
     model, expected = build("bert"), build("bert")
-    made = trainer(model, listed[::-1] if flip else listed)
+    made = short_trainer(model, listed[::-1] if flip else listed)
     for surgery in (GLU(), VocabPadding(), ALiBi(), PostTrainingQuantization("int8")):
         surgery.operate(expected)
     assert all(len(algorithm.report) > 0 for algorithm in listed)

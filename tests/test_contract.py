@@ -10,7 +10,8 @@ import torch
 from cases import CASES, PAIRS, TOGETHER, claimed, honoured
 from families import CONFIGS, batch, build
 
-from cadenza.surgery import attention_modules, ledger
+from cadenza.attention import attention_modules
+from cadenza.surgery import ledger
 
 every_pair = pytest.mark.parametrize(("name", "family"), PAIRS)
 every_set = pytest.mark.parametrize(("family", "names"), TOGETHER)
@@ -216,10 +217,10 @@ def test_a_failed_surgery_changes_nothing(family, monkeypatch):
         state, optimizer = snapshot(model), grouped(model)
         members = membership(optimizer)
 
-        def fail(self, model, report):
+        def fail(self, report, survey):
             raise RuntimeError("late failure")
 
-        monkeypatch.setattr(CASES[name].algorithm, "check", fail)
+        monkeypatch.setattr(CASES[name].cls, "finish", fail)
         with pytest.raises(RuntimeError, match="late failure"):
             CASES[name].apply(model, optimizers=optimizer)
         assert same(state, snapshot(model))

@@ -1,18 +1,18 @@
 """Folders and checkpoints that earlier versions wrote give the logits that they gave then."""
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from families import build
-from kept.make import SETS, logits
+from paths import ROOT
 from safetensors.torch import load_file
-from test_composer import trainer
+from saved import KEPT, kept_logits
+from trainers import short_trainer
 
 from cadenza.models import export, load
 
-FOLDERS = sorted(path.parent for path in (Path(__file__).parent / "kept").glob("*/*/checkpoint.pt"))
+FOLDERS = sorted(path.parent for path in (ROOT / "tests/kept").glob("*/*/checkpoint.pt"))
 held = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: f"{path.parent.name}-{path.name}")
 
 
@@ -20,7 +20,7 @@ def same(model, folder):
     """Equal to rounding: kernels differ from one version of torch to the next."""
     expected, found = (
         load_file(folder / "logits.safetensors")["logits"],
-        logits(model.eval(), SETS[folder.name][0]),
+        kept_logits(model.eval(), KEPT[folder.name][0]),
     )
     assert found.shape == expected.shape
     real = expected > -1000  # padded words have -32752
@@ -29,7 +29,7 @@ def same(model, folder):
 
 
 def test_each_set_is_kept_in_less_than_a_megabyte():
-    assert {path.name for path in FOLDERS} == set(SETS)
+    assert {path.name for path in FOLDERS} == set(KEPT)
     for version in {path.parent for path in FOLDERS}:
         assert sum(file.stat().st_size for file in version.rglob("*") if file.is_file()) < 1_000_000
 
@@ -47,11 +47,11 @@ def test_a_checkpoint_is_exported(folder, tmp_path):
 @held
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_checkpoint_is_resumed(folder, listed):
-    family, sizes, algorithms = SETS[folder.name]
+    family, sizes, algorithms = KEPT[folder.name]
     model = build(family, seed=12, **sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        resumed = trainer(
+        resumed = short_trainer(
             model, algorithms() if listed else [], family, load_path=str(folder / "checkpoint.pt")
         )
     assert resumed.state.timestamp.batch == 3

@@ -1,62 +1,55 @@
 """The package: what is installed, what an import costs, what the docs say."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from itertools import takewhile
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
-FOLDERS = ("algorithms", "data", "models", "recipe", "studies", "surgery")
-SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
+from cadenza.algorithms.__main__ import table
+
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FOLDERS = sorted({str(path.parent.relative_to(ROOT)) for path in SOURCES})
 
 
 def test_every_folder_is_installed():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["packages"] == [f"cadenza.{folder}" for folder in FOLDERS]
+    """Nested ones by a line of their own, else they would be missing from the wheel."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    names = [f"cadenza.{folder.replace('/', '.')}" for folder in FOLDERS]
+    assert tools["setuptools"]["packages"] == names
+    assert tools["setuptools"]["package-dir"] == dict(zip(names, FOLDERS, strict=True))
     for folder in FOLDERS:
-        assert settings["package-dir"][f"cadenza.{folder}"] == folder
+        assert (ROOT / folder / "__init__.py").is_file()
         assert (ROOT / folder / "py.typed").is_file()
-        nested = [p for p in (ROOT / folder).iterdir() if p.is_dir() and p.name != "__pycache__"]
-        assert nested == [], "a nested folder would be missing from the wheel"
+    assert tools["coverage"]["run"]["source"] == [*PACKAGES, "train"]
+    assert tools["pyright"]["include"] == [*PACKAGES, "train.py"]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_are_absolute_and_docstrings_there(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "what is this file?"
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            assert (node.module or "").split(".")[0] not in FOLDERS
+            assert (node.module or "").split(".")[0] not in PACKAGES
         if isinstance(node, ast.Import):
-            assert all(alias.name.split(".")[0] not in FOLDERS for alias in node.names)
+            assert all(alias.name.split(".")[0] not in PACKAGES for alias in node.names)
     for node in tree.body:
         public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         assert not public or ast.get_docstring(node), f"{node.name} is public and undocumented"
 
 
-def test_names_are_exported():
-    import cadenza.algorithms
-    import cadenza.data
-    import cadenza.models
-    import cadenza.recipe
-    import cadenza.studies
-    import cadenza.surgery
-
-    packages = (
-        cadenza.algorithms,
-        cadenza.data,
-        cadenza.models,
-        cadenza.recipe,
-        cadenza.studies,
-        cadenza.surgery,
-    )
-    for package in packages:
-        assert all(hasattr(package, name) for name in package.__all__)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_names_are_exported(folder):
+    package = importlib.import_module(f"cadenza.{folder.replace('/', '.')}")
+    assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
 
 
 @pytest.mark.slow
@@ -96,3 +89,10 @@ def test_readme_commands_name_what_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make ([a-z-]+) ", text):
         assert f"\n{target}:" in makefile or target in ("and",), target
+
+
+def test_the_table_of_techniques_in_the_readme_is_the_one_of_their_docstrings():
+    rows = (ROOT / "README.md").read_text().splitlines()
+    first = rows.index(table().splitlines()[0])
+    shown = takewhile(lambda row: row.startswith("|"), rows[first:])
+    assert "\n".join(shown) == table(), "python -m cadenza.algorithms prints it"

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from families import build
-from test_composer import trainer
 from torch.torch_version import TorchVersion
+from trainers import short_trainer
 
 from cadenza.algorithms import GLU
 from cadenza.models import ModelError, export, load, load_mosaicbert, masked_lm, save
-from cadenza.recipe import RecipeError, checkpoints, play
+from cadenza.recipe import RecipeError, checkpoints, run
 from cadenza.recipe import load as load_recipe
 from cadenza.surgery import CheckpointError
 from cadenza.surgery.checkpoint import is_plain_call, read, unsafe_pickles
@@ -39,7 +39,7 @@ def new_torch(monkeypatch):
 def checkpoint(tmp_path_factory):
     """A Composer checkpoint of BERT after `glu`."""
     path = tmp_path_factory.mktemp("checkpoint") / "some.pt"
-    trainer(build("bert"), [GLU()]).save_checkpoint(str(path))
+    short_trainer(build("bert"), [GLU()]).save_checkpoint(str(path))
     return path
 
 
@@ -65,7 +65,7 @@ def test_a_run_loads_no_file_of_another_on_old_torch(old_torch, checkpoint, text
     pairs = [f"data.source={text}", f"train.run_folder={tmp_path / 'runs'}", f"train.load_path={checkpoint}"]
 
     def played(*more):
-        return play.play(load_recipe([str(tmp_path / "tiny.yaml")], [*pairs, *more]))
+        return run.train(load_recipe([str(tmp_path / "tiny.yaml")], [*pairs, *more]))
 
     def opened(*args, **kwargs):
         raise AssertionError("the file was opened")
@@ -97,7 +97,7 @@ def test_on_new_torch_local_files_are_read_as_data_and_remote_ones_not_at_all(
     new_torch, checkpoint, tmp_path
 ):
     checkpoints.refuse_foreign(checkpoint, tmp_path)
-    with pytest.raises(RecipeError, match="would be downloaded and unpickled unread"):
+    with pytest.raises(RecipeError, match="would be downloaded and unpickled unchecked"):
         checkpoints.refuse_foreign("s3://bucket/a.pt", tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_export_writes_a_tokenizers_files_alone(name, checkpoint, tmp_path):
         }
 
     path = changed(checkpoint, tmp_path / "evil.pt", evil)
-    with pytest.raises(CheckpointError, match="which is not a tokenizer's"):
+    with pytest.raises(CheckpointError, match="is not the name of a tokenizer file"):
         export(path, tmp_path / "a/b/out", trusted=True)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["evil.pt"], "nothing was written"
 
@@ -218,7 +218,7 @@ def test_a_trainer_does_not_run_what_stands_for_an_algorithm(weights_only, check
 
     path = changed(checkpoint, tmp_path / "evil.pt", evil)
     with pytest.raises(CheckpointError, match="algorithm GLU of the checkpoint is code, not options"):
-        trainer(build("bert"), [GLU()], load_path=str(path), load_weights_only=weights_only)
+        short_trainer(build("bert"), [GLU()], load_path=str(path), load_weights_only=weights_only)
     with pytest.raises(CheckpointError, match="algorithm GLU of the checkpoint is code, not options"):
         export(path, tmp_path / "folder", trusted=True)
     assert not mark.exists()

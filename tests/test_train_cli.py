@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from patience import PATIENCE
 
 from cadenza.data import hub
 
-ROOT = Path(__file__).parent.parent
 CPU = [str(ROOT / "yamls/mosaicbert.yaml"), str(ROOT / "yamls/scale/cpu.yaml")]
 TINY = [
     "model.config.hidden_size=32",

@@ -11,7 +11,7 @@ import cadenza.models
 import cadenza.recipe
 from cadenza.data import DataError
 from cadenza.models import ModelError
-from cadenza.recipe import RecipeError, TrainingError, play
+from cadenza.recipe import RecipeError, TrainingError, run
 from cadenza.surgery import CheckpointError, SurgeryError
 
 
@@ -29,13 +29,13 @@ def _global_settings(monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What a command loads, plays and rehearses."""
+    """What a command loads, trains and tries out."""
     seen, counts = [], {"stock": 1234567, "after_surgery": 89}
     monkeypatch.setattr(cadenza.recipe, "load", lambda files, pairs: seen.append((files, pairs)) or "recipe")
     monkeypatch.setattr(cadenza.recipe, "resolved", lambda recipe: f"all of {recipe}")
-    monkeypatch.setattr(play, "play", lambda recipe: seen.append(f"play {recipe}") or "runs/run.json")
+    monkeypatch.setattr(run, "train", lambda recipe: seen.append(f"train {recipe}") or "runs/run.json")
     monkeypatch.setattr(
-        play, "rehearse", lambda recipe: seen.append(f"rehearse {recipe}") or (["one", "two"], counts)
+        run, "dry_run", lambda recipe: seen.append(f"dry run of {recipe}") or (["one", "two"], counts)
     )
     return seen
 
@@ -44,12 +44,12 @@ def test_files_and_pairs(main, asked, capsys):
     arguments = ["a=1", "x.yaml", "data.source=c.yaml", "y.yml", "seed", "train.load_path=d.yml", "zyaml"]
     assert main(arguments) == 0
     pairs = ["a=1", "data.source=c.yaml", "seed", "train.load_path=d.yml", "zyaml"]
-    assert asked == [(["x.yaml", "y.yml"], pairs), "play recipe"]
+    assert asked == [(["x.yaml", "y.yml"], pairs), "train recipe"]
     assert capsys.readouterr().out == "record: runs/run.json\n"
 
 
 def test_other_ranks_have_no_record(main, asked, capsys, monkeypatch):
-    monkeypatch.setattr(play, "play", lambda recipe: None)
+    monkeypatch.setattr(run, "train", lambda recipe: None)
     assert main(["x.yaml"]) == 0
     assert capsys.readouterr().out == ""
 
@@ -59,7 +59,7 @@ def test_a_dry_run_trains_nothing(at, main, asked, capsys):
     arguments = ["x.yaml", "a=1"]
     arguments.insert(at, "--dry-run")
     assert main(arguments) == 0
-    assert asked == [(["x.yaml"], ["a=1"]), "rehearse recipe"]
+    assert asked == [(["x.yaml"], ["a=1"]), "dry run of recipe"]
     said = "all of recipe\none\ntwo\nparameters: 1,234,567 stock, 89 after surgery\n"
     assert capsys.readouterr().out == said
 
@@ -89,7 +89,7 @@ def test_errors_that_a_user_can_mend_are_a_line_and_exit_code_two(
     def fails(*args):
         raise error("wrong:\n  this\tand   that")
 
-    for module, name in ((play, "play"), (play, "rehearse"), (cadenza.models, "export")):
+    for module, name in ((run, "train"), (run, "dry_run"), (cadenza.models, "export")):
         monkeypatch.setattr(module, name, fails)
     assert main(command) == 2
     assert capsys.readouterr().err == "error: wrong: this and that\n"
@@ -100,7 +100,7 @@ def test_other_errors_are_shown_whole(error, main, asked, monkeypatch):
     def fails(recipe):
         raise error("ours")
 
-    monkeypatch.setattr(play, "play", fails)
+    monkeypatch.setattr(run, "train", fails)
     with pytest.raises(error, match="ours"):
         main(["x.yaml"])
 

@@ -18,6 +18,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from mutations import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "mutants"
-FOLDERS = ("algorithms", "data", "models", "recipe", "studies", "surgery")
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]["run"]
+FOLDERS = tuple(name for name in SETTINGS["source"] if name != "train")
 SLACK = 120.0  # seconds beyond four times what its tests take before a mutant counts as an endless loop
 
 
@@ -50,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=20, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument(
-        "--only", default="", help="of paths that begin so, such as recipe/ or data/masking.py"
+        "--only", default="", help="of paths that begin so, such as recipe/ or data/text/masking.py"
     )
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the sample alone")
@@ -71,7 +73,7 @@ def surviving(sample: list[Mutant], tests: ChosenTests, jobs: int) -> list[Mutan
     free: queue.Queue[Path] = queue.Queue()
     for number in range(jobs):
         free.put(checkout(KEPT / f"copy{number}"))
-    if _fails(tests.within(tests.of("recipe/play.py", 1, 1)), tests, KEPT / "copy0"):
+    if _fails(tests.within(tests.of("recipe/run.py", 1, 1)), tests, KEPT / "copy0"):
         raise SystemExit(f"tests fail without any mutant: see {KEPT / 'copy0/said.txt'}")
 
     def meet(mutant: Mutant) -> bool:

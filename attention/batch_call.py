@@ -1,0 +1,172 @@
+"""One call of a base model that computes by document, without padding, or only for labelled rows.
+
+1. `describe` turns `attention_mask` or `document_ids` into `Documents`, and computes the positions.
+2. `unpad` gathers the documents' tokens into one row.
+3. `rotate` passes the positions that the layers rotate by.
+4. The stock `forward` runs with the new arguments. Layers hand `documents` on as a keyword argument.
+5. `finish` selects the labelled rows, or scatters the tokens back to their places.
+
+The obvious way unpads inside each attention: every layer moves tokens, and all else is computed on padding.
+Here the batch is read once, with one synchronization. The cost: no cache and no attention weights, and layers
+must pass keyword arguments on.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from cadenza.attention.anchor import Anchor
+from cadenza.attention.documents import PADDING, Documents, from_ids, from_mask
+from cadenza.attention.positions import CACHES, first_position, stock_positions
+from cadenza.attention.rope import Rotation
+from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.retype import bound, stock_class
+
+TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
+UNSUPPORTED = (*CACHES, "encoder_hidden_states", "encoder_attention_mask")
+NO_CACHE = "padding-free attention keeps no cache and sees no other sequence; undo it to generate"
+
+
+class BatchCall:
+    """The arguments of one call, and what is needed to restore the shapes of its output.
+
+    Args:
+        model: the base model, with its plan.
+        args, kwargs: the arguments of the call.
+        labelled: (rows,) places of the labelled tokens in the flattened batch; None: select no rows.
+    """
+
+    def __init__(self, model: Any, args: tuple, kwargs: dict[str, Any], labelled: Tensor | None) -> None:
+        self.model, self.plan, self.labelled = model, model.batch_plan, labelled
+        self.named, self.others = bound(model, args, kwargs)
+        self.unpadded: Documents | None = None
+        self._refuse_unsupported()
+        wants_dict = self.others.pop("return_dict", None)
+        self.wants_dict = model.config.return_dict if wants_dict is None else wants_dict
+        self.others["return_dict"] = True
+        self.batch, self.length, self.device = *self.tokens.shape[:2], self.tokens.device
+
+    @property
+    def tokens(self) -> Tensor:
+        """`input_ids` (batch, length) or, if there are none, `inputs_embeds` (batch, length, hidden)."""
+        given = [self.named[name] for name in TOKENWISE[:2] if self.named.get(name) is not None]
+        if len(given) != 1:
+            raise SurgeryError("pass exactly one of input_ids and inputs_embeds")
+        return given[0]
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """How to read `document_ids` if they may contain anchors."""
+        return self.plan.packing if isinstance(self.plan.packing, Anchor) else None
+
+    def describe(self, document_ids: Tensor | None) -> None:
+        """Pass the documents to the layers, in place of a mask."""
+        mask = self.named.get("attention_mask")
+        if document_ids is None:
+            documents = from_mask(mask, self.batch, self.length, self.device)
+        else:
+            self._check_ids(document_ids, mask)
+            read = self.anchor.documents if self.anchor else from_ids
+            documents = read(document_ids, self.device)
+        self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
+        # Transformers passes a 4D mask on unchanged. This one fits no scores: a layer that loses `documents`
+        # raises. Without a mask it would attend across documents.
+        self.named["attention_mask"] = torch.ones(1, 1, 0, 0, dtype=torch.bool, device=self.device)
+        self.others["documents"] = documents
+
+    def unpad(self) -> None:
+        """Gather the documents' tokens into one row: (batch, length, ...) -> (1, total, ...)."""
+        documents: Documents = self.others["documents"]
+        for name in TOKENWISE:
+            if self.named.get(name) is not None:
+                self.named[name] = documents.gather(self.named[name])
+        if self.labelled is not None and documents.indices is not None:
+            self.labelled = self._gathered_places(documents.indices, self.labelled)
+        self.unpadded, self.others["documents"] = documents, documents.without_padding()
+
+    def rotate(self, per_document: bool) -> None:
+        """Pass the positions that the layers rotate by."""
+        documents = self.others.get("documents")
+        positions = self.named.get("position_ids")
+        if per_document and documents is not None:
+            if not documents.anchors:
+                positions = documents.scatter(documents.positions[None], *self.tokens.shape[:2])
+            elif not (self.anchor and self.anchor.reset_positions):
+                raise SurgeryError(
+                    "bf16_safe_rope per_document=True loses the distance to the anchor; leave it out, or "
+                    "give anchor_attention reset_positions=True"
+                )
+        if positions is None:
+            positions = torch.arange(self.length, device=self.device)[None]
+        self.others["rope"] = Rotation(positions)
+
+    def finish(self, output: ModelOutput) -> Any:
+        """Select the labelled rows, or scatter the tokens back: (1, total, ...) -> (batch, length, ...)."""
+        if self.labelled is not None and self.plan.rows == "output":
+            hidden = output["last_hidden_state"].flatten(0, 1)  # (tokens, hidden)
+            output["last_hidden_state"] = hidden.index_select(0, self.labelled)[None]  # (1, rows, hidden)
+        if self.unpadded is not None:
+            self._pad(self.unpadded, output)
+        return output if self.wants_dict else output.to_tuple()
+
+    def _pad(self, documents: Documents, output: ModelOutput) -> None:
+        def padded(tokens: Any) -> Any:
+            if isinstance(tokens, tuple):
+                return tuple(padded(each) for each in tokens)
+            return documents.scatter(tokens, self.batch, self.length)
+
+        for name in ("hidden_states", *(() if self.labelled is not None else ("last_hidden_state",))):
+            if output.get(name) is not None:
+                output[name] = padded(output[name])
+        if output.get("pooler_output") is not None:  # computed from the first token of the whole batch
+            output["pooler_output"] = pooled(self.model, output["last_hidden_state"])
+
+    def _positions(self, documents: Documents, packed: bool) -> Tensor:
+        """(batch, length), the positions of the stock model; within each document if `packed`."""
+        if not packed or self.named.get("position_ids") is not None:
+            return stock_positions(self.model, self.named, self.tokens)
+        if not self.anchor:
+            positions = documents.positions + first_position(self.model)
+        elif (positions := self.anchor.positions(documents)) is None:
+            return torch.arange(self.length, device=self.device).expand(self.batch, self.length)
+        return documents.scatter(positions[None], self.batch, self.length)
+
+    def _gathered_places(self, indices: Tensor, labelled: Tensor) -> Tensor:
+        """(rows,) places in the flattened batch -> places among the tokens gathered by `indices`."""
+        places = torch.full((self.batch * self.length,), -1, device=self.device)
+        places[indices] = torch.arange(len(indices), device=self.device)
+        gathered = places[labelled]
+        if bool((gathered < 0).any()):
+            raise SurgeryError("labels mark padding tokens; set them to -100 where attention_mask is 0")
+        return gathered
+
+    def _check_ids(self, document_ids: Tensor, mask: Tensor | None) -> None:
+        if document_ids.shape != (self.batch, self.length):
+            shapes = f"{tuple(document_ids.shape)} for tokens of {(self.batch, self.length)}"
+            raise SurgeryError(f"document_ids has shape {shapes}")
+        if mask is not None and not torch.equal(mask != 0, document_ids != PADDING):
+            raise SurgeryError("attention_mask and document_ids disagree on which tokens are padding")
+
+    def _refuse_unsupported(self) -> None:
+        for name in UNSUPPORTED:
+            if self.named.get(name, self.others.get(name)) is not None:
+                raise SurgeryError(f"{name}: {NO_CACHE}")
+        if self.named.get("use_cache"):
+            raise SurgeryError(f"use_cache=True: {NO_CACHE}")
+        if "use_cache" in inspect.signature(stock_class(self.model).forward).parameters:
+            self.named["use_cache"] = False
+        for name in ("output_attentions", *(["output_hidden_states"] if self.labelled is not None else [])):
+            if self.others.get(name, getattr(self.model.config, name, False)):
+                raise SurgeryError(
+                    f"{name}=True isn't supported with this layout; leave it out, or the labels"
+                )
+
+
+def pooled(model: Any, hidden: Tensor) -> Tensor:
+    """The pooled output of `hidden` (batch, length, hidden)."""
+    if isinstance(model.pooler, nn.Linear):  # ALBERT
+        return model.pooler_activation(model.pooler(hidden[:, 0]))
+    return model.pooler(hidden)

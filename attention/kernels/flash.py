@@ -1,0 +1,41 @@
+"""Attention by document with FlashAttention 2: one call for all documents."""
+
+from typing import Any
+
+from torch import Tensor
+
+from cadenza.attention.call import AttentionCall
+
+
+def arguments(call: AttentionCall) -> dict[str, Any]:
+    """The arguments of flash-attn that define which keys a query sees, by flash-attn's names.
+
+    flash-attn aligns the last query of a document to its last key. Query i of n sees key j of m if
+    -left <= j - (i + m - n) <= right, where -1 means no bound, and, in a causal call, if j <= i + m - n.
+    The keys of documents with anchors are `Documents.anchored_keys`: a copy of the anchor comes first.
+    """
+    documents, anchored = call.documents, bool(call.documents.anchors)
+    reach = -1 if call.window is None else call.window - 1
+    return {
+        "cu_seqlens_q": documents.cu_seqlens,
+        "cu_seqlens_k": documents.anchored_cu_seqlens if anchored else documents.cu_seqlens,
+        "max_seqlen_q": documents.longest,
+        "max_seqlen_k": documents.longest + anchored,
+        "causal": call.causal,
+        "window_size": (reach, 0 if call.causal else reach),
+    }
+
+
+def flash(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """FlashAttention 2 (Dao, arXiv 2307.08691). Shapes as in `cadenza.attention.kernels.sdpa.stock`."""
+    from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+
+    query, key, value = (x.squeeze(0) for x in (query, key, value))  # (total, heads, head_dim)
+    if call.documents.anchors:
+        key, value = (x.index_select(0, call.documents.anchored_keys) for x in (key, value))
+    options = {
+        "dropout_p": call.dropout,
+        "softmax_scale": call.scaling,
+        "alibi_slopes": None if call.bias is None else call.bias.slopes(query.shape[1], query.device).float(),
+    }
+    return flash_attn_varlen_func(query, key, value, **arguments(call), **options)[None]

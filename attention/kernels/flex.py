@@ -1,0 +1,97 @@
+"""Attention by document with FlexAttention: the mask is a function, and invisible blocks are skipped."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cadenza.attention.call import AttentionCall, visible
+
+BLOCK = 128
+
+
+def flex(
+    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, backend: str | None = None
+) -> Tensor:
+    """FlexAttention (Dong et al., arXiv 2412.05496); its block mask is made once a batch.
+
+    Shapes as in `cadenza.attention.kernels.sdpa.stock`.
+    """
+    documents = call.documents
+    name = "block_mask", call.causal, call.window
+    block_mask = documents.once(name, lambda: _block_mask(call))
+    output: Any = _flex_attention(query.is_cuda)(
+        *(x.transpose(1, 2) for x in (query, key, value)),
+        score_mod=_score_mod(call, query),
+        block_mask=block_mask,
+        scale=call.scaling,
+        enable_gqa=query.shape[2] != key.shape[2],
+        kernel_options=None if backend is None else {"BACKEND": backend},
+    )
+    return output.transpose(1, 2)
+
+
+def fa4(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """FlexAttention on its FlashAttention 4 backend. Shapes as in `sdpa.stock`."""
+    return flex(call, query, key, value, backend="FLASH")
+
+
+@cache
+def _flex_attention(compiled: bool) -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # `dynamic`: the number of tokens differs from batch to batch. `fullgraph`: after too many compilations
+    # torch would silently run it uncompiled, which materializes the scores.
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True) if compiled else flex_attention
+
+
+def _block_mask(call: AttentionCall) -> Any:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    documents = call.documents
+    anchor = documents.anchor_of_token if documents.anchors else None
+    seen = {"causal": call.causal, "window": call.window, "document": documents.of_token, "anchor": anchor}
+
+    def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return visible(q, k, **seen)
+
+    live = live_blocks(call)
+    counts = live.sum(-1, dtype=torch.int32)[None, None]  # (1, 1, blocks)
+    indices = live.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
+    sizes = {"BLOCK_SIZE": BLOCK, "seq_lengths": (documents.total, documents.total)}
+    return BlockMask.from_kv_blocks(counts, indices, mask_mod=mask, **sizes)
+
+
+def live_blocks(call: AttentionCall) -> Tensor:
+    """(blocks, blocks), True where a block of 128 queries may see a block of 128 keys.
+
+    Computed from the documents' ends, without the (total, total) mask, which takes 4 GB at 65,536 tokens.
+    """
+    documents, total = call.documents, call.documents.total
+    first = torch.arange(0, total, BLOCK, device=documents.device)
+    last = (first + BLOCK).clamp(max=total) - 1
+    starts, of_token = documents.cu_seqlens.long(), documents.of_token.long()
+    low, high = starts[of_token[first]], starts[of_token[last] + 1] - 1
+    if call.window is not None:
+        low, high = torch.maximum(low, first - call.window + 1), torch.minimum(high, last + call.window - 1)
+    if call.causal:
+        high = torch.minimum(high, last)
+    column = torch.arange(len(first), device=documents.device)[None]
+    live = (low[:, None] // BLOCK <= column) & (column <= high[:, None] // BLOCK)
+    if documents.anchors:  # the anchor of the first query; anchors of later queries are in this block
+        live |= column == documents.anchor_of_token[first][:, None] // BLOCK
+    return live
+
+
+def _score_mod(call: AttentionCall, query: Tensor) -> Callable | None:
+    if call.bias is None:
+        return None
+    key = "slopes", call.bias, query.shape[2]
+    slopes = call.documents.once(key, lambda: call.bias.slopes(query.shape[2], query.device).float())
+
+    def alibi(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score - slopes[head] * (q - k).abs()
+
+    return alibi

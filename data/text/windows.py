@@ -1,0 +1,165 @@
+"""Documents in windows of a fixed number of tokens, for causal language modelling.
+
+1. `TaggedDocuments` tokenizes documents, and adds the domain tag in front and an end token behind.
+2. `windows` fills each window: an anchor token, then documents back to back up to the last token. The rest of
+   a document begins the next window, as a document of its own behind that window's anchor. No token is lost.
+3. `CausalLMCollator` makes batches of windows, with labels.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from cadenza.attention.anchor import ANCHOR
+from cadenza.attention.documents import PADDING
+from cadenza.data.errors import DataError
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.masking import IGNORED, Batch
+from cadenza.data.text.sequences import BATCH, Example, TokenizedStream, token_ids
+
+Piece = tuple[np.ndarray, int]  # tokens, and how many of them, from the first, are a tag: they get no loss
+
+
+class TaggedDocuments:
+    """Tokenized documents between tag and end token; long documents are repeated for upsampling.
+
+    Args:
+        cfg: `domain_tag`, `upsample_from` and `upsample_times` are read.
+    """
+
+    def __init__(self, tokenizer: Any, cfg: TextConfig) -> None:
+        self.tokenizer, self.cfg, self.end = tokenizer, cfg, end_id(tokenizer)
+        tag = tokenizer(cfg.domain_tag, add_special_tokens=False)["input_ids"] if cfg.domain_tag else []
+        self.tag = np.asarray(tag, dtype=np.int32)
+
+    def __call__(self, texts: Iterable[str]) -> Iterator[Piece]:
+        minimum = self.cfg.upsample_from
+        for ids in filter(len, token_ids(texts, self.tokenizer)):
+            tokens = np.concatenate([self.tag, np.asarray([*ids, self.end], dtype=np.int32)])
+            upsampled = minimum is not None and len(ids) >= minimum
+            yield from [(tokens, len(self.tag))] * (self.cfg.upsample_times if upsampled else 1)
+
+
+def windows(pieces: Iterable[Piece], size: int, anchor: int) -> Iterator[dict[str, Tensor]]:
+    """Rows of `size` tokens, the last one shorter: (length,) `input_ids`, `document_ids` and `tagged`.
+
+    `document_ids` are 0 at the anchor, then 1, 2, ...; `tagged` is True at the tokens of a tag.
+    """
+    row: list[Piece] = []
+    room = size - 1
+    for tokens, tag in pieces:
+        while len(tokens) > room:
+            row.append((tokens[:room], min(tag, room)))
+            yield _window(row, anchor)
+            tokens, tag, row, room = tokens[room:], max(tag - room, 0), [], size - 1
+        if len(tokens):
+            row.append((tokens, tag))
+            room -= len(tokens)
+    if row:
+        yield _window(row, anchor)
+
+
+def _window(row: list[Piece], anchor: int) -> dict[str, Tensor]:
+    pieces = [(np.array([anchor], dtype=np.int32), 0), *row]
+    lengths = torch.tensor([len(tokens) for tokens, _ in pieces])
+    tagged = [np.arange(len(tokens)) < tag for tokens, tag in pieces]
+    return {
+        "input_ids": torch.from_numpy(np.concatenate([tokens for tokens, _ in pieces]).astype(np.int64)),
+        "document_ids": torch.arange(len(pieces)).repeat_interleave(lengths),
+        "tagged": torch.from_numpy(np.concatenate(tagged)),
+    }
+
+
+class WindowedDocuments(Dataset):
+    """The windows of a finite source, indexed by draw.
+
+    The seed decides once which documents are neighbours: the same on every rank, in every epoch and after a
+    resume.
+    """
+
+    def __init__(self, texts: list[str], tokenizer: Any, cfg: TextConfig, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(texts))
+        shown = tqdm(order, desc="tokenizing", unit="doc", disable=len(order) < 20 * BATCH)
+        pieces = TaggedDocuments(tokenizer, cfg)(texts[i] for i in shown)
+        self.rows = list(windows(pieces, cfg.max_seq_len, anchor_id(tokenizer)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: int) -> Example:
+        return {**self.rows[draw % len(self)], "draw": draw}
+
+
+class WindowedStream(TokenizedStream):
+    """The windows of a stream; each rank and worker fills windows with the documents that it reads."""
+
+    def __init__(self, texts: Iterable[str], tokenizer: Any, cfg: TextConfig, fixed: bool) -> None:
+        super().__init__(texts, tokenizer, cfg.max_seq_len, split=True, fixed=fixed)
+        self.documents, self.anchor = TaggedDocuments(tokenizer, cfg), anchor_id(tokenizer)
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        return windows(self.documents(self.texts), self.max_seq_len, self.anchor)
+
+
+class CausalLMCollator:
+    """Pads windows to a batch: (batch, length) `input_ids`, `attention_mask`, `document_ids` and `labels`;
+    (batch,) `draw`. The labels are not shifted, since transformers does so.
+
+    Args:
+        boundary_loss: whether a document's last token is to predict the next one's first, as in the published
+            code of AnchorAttention.
+    """
+
+    def __init__(self, tokenizer: Any, boundary_loss: bool) -> None:
+        pad = tokenizer.pad_token_id
+        self.pad, self.boundary_loss = end_id(tokenizer) if pad is None else pad, boundary_loss
+
+    def __call__(self, examples: list[dict[str, Any]]) -> Batch:
+        ids, documents = _padded(examples, "input_ids", self.pad), _padded(examples, "document_ids", PADDING)
+        unlabelled = (documents <= ANCHOR) | _padded(examples, "tagged", True)
+        if not self.boundary_loss:
+            unlabelled[:, 1:] |= (documents.diff() != 0) & (documents[:, :-1] != ANCHOR)
+        return {
+            "input_ids": ids,
+            "attention_mask": (documents != PADDING).long(),
+            "document_ids": documents,
+            "labels": ids.masked_fill(unlabelled, IGNORED),
+            "draw": torch.tensor([example["draw"] for example in examples]),
+        }
+
+    def eligible(self, batch: Batch) -> Tensor:
+        """(batch, length), True at the tokens to predict."""
+        return batch["labels"] != IGNORED
+
+
+def _padded(examples: list[dict[str, Any]], name: str, value: Any) -> Tensor:
+    rows = [example[name] for example in examples]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+
+def anchor_id(tokenizer: Any) -> int:
+    """The id of the anchor: BOS; EOS where there is no BOS, as in Qwen; [CLS] of a trained WordPiece.
+
+    Raises:
+        DataError: the tokenizer has none of them.
+    """
+    return _first(tokenizer, "bos_token_id", "eos_token_id", "cls_token_id")
+
+
+def end_id(tokenizer: Any) -> int:
+    """The id that ends a document: EOS, or [SEP] of a trained WordPiece; errors as in `anchor_id`."""
+    return _first(tokenizer, "eos_token_id", "sep_token_id")
+
+
+def _first(tokenizer: Any, *names: str) -> int:
+    for name in names:
+        if (found := getattr(tokenizer, name, None)) is not None:
+            return found
+    raise DataError(
+        f"tokenizer.name: the tokenizer has no {' and no '.join(names)}; windows need one of them"
+    )

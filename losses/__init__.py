@@ -1,0 +1,1 @@
+"""Losses that need no memory beyond the logits."""

@@ -1,0 +1,138 @@
+"""Hugging Face language models as Composer models: new ones by a config, or from a folder or the Hub."""
+
+from pathlib import Path
+from typing import Any
+
+from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
+from composer.models import HuggingFaceModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+from cadenza.data import hub
+from cadenza.data.errors import one_line
+from cadenza.models.errors import ModelError, nearest_field
+from cadenza.models.lora import lora_config
+from cadenza.surgery.checkpoint import safe_weights, unsafe_pickles
+
+
+def masked_lm(
+    model_type: str = "bert",
+    pretrained: str | None = None,
+    config: dict[str, Any] | None = None,
+    attention: str = "sdpa",
+    tokenizer: Any = None,
+    lora: dict[str, Any] | None = None,
+) -> HuggingFaceModel:
+    """A Hugging Face masked LM as a Composer model with masked accuracy and cross-entropy.
+
+    Args:
+        model_type: a transformers model type with a masked-LM head (`bert`, `roberta`, ...), if `pretrained`
+            is None.
+        pretrained: a folder or a Hub name to load weights from.
+        config: fields of the model's config; an unknown field is an error.
+        attention: the stock implementation, `sdpa` or `eager`.
+        tokenizer: a transformers tokenizer; sets the vocabulary size and the special ids of a new model.
+        lora: fields of peft's LoraConfig: adapters are added, and only the adapters are trained.
+
+    Raises:
+        ModelError: unknown model type or field, missing folder, unreachable Hub; the tokenizer has more words
+            than the model's embedding.
+    """
+    return _build(AutoModelForMaskedLM, model_type, pretrained, config, attention, tokenizer, lora)
+
+
+def causal_lm(
+    model_type: str = "llama",
+    pretrained: str | None = None,
+    config: dict[str, Any] | None = None,
+    attention: str = "sdpa",
+    tokenizer: Any = None,
+    lora: dict[str, Any] | None = None,
+) -> HuggingFaceModel:
+    """A Hugging Face causal LM as a Composer model; arguments and errors as in `masked_lm`."""
+    return _build(AutoModelForCausalLM, model_type, pretrained, config, attention, tokenizer, lora)
+
+
+def composer_model(
+    model: PreTrainedModel, tokenizer: Any = None, train_metrics: bool = False, adapters: Any = None
+) -> HuggingFaceModel:
+    """`model` as a Composer model with cross-entropy and accuracy, both means over the labelled tokens alone.
+
+    Args:
+        train_metrics: compute both in training too, from each batch's logits, which `sparse_prediction` then
+            has to keep. The loss is logged in any case.
+        adapters: peft's LoraConfig of adapters to add, or None.
+    """
+
+    def metrics() -> list:
+        return [LanguageCrossEntropy(ignore_index=-100), MaskedAccuracy(ignore_index=-100)]
+
+    return HuggingFaceModel(
+        model,
+        tokenizer=tokenizer,
+        use_logits=True,
+        metrics=metrics() if train_metrics else None,
+        eval_metrics=metrics(),
+        allow_embedding_resizing=False,
+        peft_config=adapters,
+    )
+
+
+def in_short(error: Exception) -> str:
+    """`error` in one line; if safetensors are missing, with the reason why no other format is read."""
+    text = one_line(error, 300)
+    reason = unsafe_pickles() if "safetensors" in text else None
+    return f"{text}; no other format is read here: {reason}" if reason else text
+
+
+def _build(
+    auto: Any, model_type: str, pretrained: str | None, config: Any, attention: str, tokenizer: Any, lora: Any
+) -> HuggingFaceModel:
+    causal = auto is AutoModelForCausalLM
+    if pretrained is None:
+        fields = {**_vocabulary(tokenizer, causal), **(config or {})}
+        model = _from_config(auto, model_type, fields, attention)
+    else:
+        model = _from_pretrained(auto, pretrained, config or {}, attention)
+    adapters = lora_config(lora, causal) if lora else None
+    try:
+        return composer_model(model, tokenizer, adapters=adapters)
+    except ValueError as error:
+        raise ModelError(f"model: the tokenizer doesn't fit ({in_short(error)})") from error
+
+
+def _vocabulary(tokenizer: Any, causal: bool) -> dict[str, Any]:
+    if tokenizer is None:
+        return {}
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id") if causal else ("pad_token_id",)
+    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name, None) for name in ids}}
+
+
+def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    try:
+        known = AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
+    for name in fields:
+        if not hasattr(known, name):
+            hint = nearest_field(name, known.to_dict())
+            raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
+    try:
+        config = AutoConfig.for_model(model_type, **fields)
+        return auto.from_config(config, attn_implementation=attention)
+    except Exception as error:
+        raise ModelError(f"model: {model_type} can't be built: {in_short(error)}") from error
+
+
+def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ModelError(f"model.pretrained: there is no folder {name}")
+    local = folder.is_dir() or not hub.reachable()
+    source = str(folder) if folder.is_dir() else name
+    options = {"attn_implementation": attention, "local_files_only": local, **safe_weights(), **fields}
+    try:
+        return auto.from_pretrained(source, **options)
+    except Exception as error:
+        offline = local and not folder.is_dir()
+        reason = "it isn't cached, and the Hub doesn't answer" if offline else in_short(error)
+        raise ModelError(f"model.pretrained: {name} can't be loaded ({reason})") from error

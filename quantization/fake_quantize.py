@@ -1,0 +1,92 @@
+"""Uniform integer quantization in floating point: the quantizers of AQT (arXiv 2105.03536).
+
+A tensor is replaced by integers of few bits (codes) times a scale:
+
+1. `scale_of` divides a bound by qmax = 2^(bits - 1) - 1 if codes are signed, by 2^bits if they are unsigned.
+2. `codes` divides by the scale, rounds (signed: to the nearest, unsigned: down), and clips to [-qmax, qmax]
+   or [0, 2^bits - 1].
+3. The codes times the scale are the result, in the dtype of the tensor.
+4. The gradient passes straight through within the bound, and is zero where a number was clipped.
+
+Unlike torch.ao's FakeQuantize there is no zero_point. A scale is a float32 tensor of at least one dimension,
+so that type promotion rounds bfloat16 numbers in float32; that costs a cast of each result.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_ops: Any = torch.ops.aten
+EPSILON = torch.finfo(torch.float32).eps  # added to bounds, so that the scale of zeros isn't zero
+
+
+def qmax(bits: int) -> int:
+    """The largest signed code; codes are symmetric, -7 to 7 in four bits."""
+    return 2 ** (bits - 1) - 1
+
+
+def scale_of(bound: Tensor, bits: int, signed: bool) -> Tensor:
+    """The scale of codes that reach to `bound`; the code of `bound` itself is clipped if unsigned."""
+    return (bound + EPSILON) / (qmax(bits) if signed else 2**bits)
+
+
+def codes(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+    """The codes of `x`, as floating-point numbers: the nearest if signed, rounded down if unsigned."""
+    scaled = x * scale.reciprocal()
+    if signed:
+        return scaled.add_(0.5).floor_().clamp_(-qmax(bits), qmax(bits))
+    return scaled.floor_().clamp_(0, 2**bits - 1)
+
+
+def quantize(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+    """`x` rounded to codes times `scale`, in its own dtype; the gradient is zero outside of the bound."""
+    return _Quantize.apply(x, scale, bits, signed)  # pyright: ignore[reportReturnType]
+
+
+def weight_scale(weight: Tensor, bits: int) -> Tensor:
+    """The scale of each output channel, (out, 1, ...): its largest absolute weight has the code qmax."""
+    bound = weight.detach().abs().flatten(1).amax(1)  # (out,)
+    bound = bound.float() if bound.element_size() < 4 else bound
+    return scale_of(bound, bits, signed=True).view(-1, *[1] * (weight.ndim - 1))
+
+
+def quantize_weight(weight: Tensor, bits: int) -> Tensor:
+    """`weight` rounded by output channel, in its own dtype; the gradient ignores the rounding."""
+    return _QuantizeWeight.apply(weight, bits)  # pyright: ignore[reportReturnType]
+
+
+class _Quantize(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.options = bits, signed
+        return _dequantized(codes(x, scale, bits, signed), scale, x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, scale = ctx.saved_tensors
+        bits, signed = ctx.options
+        bound = scale * (qmax(bits) if signed else 2**bits)
+        margin = x.abs().neg().add(bound) if signed else bound - x  # negative outside of the bound
+        # The kernel of ReLU's backward; a mask and a product would take twice as long.
+        threshold = -torch.finfo(torch.float32).tiny if signed else 0.0  # the signed bound itself is inside
+        return _ops.threshold_backward(grad, margin.to(grad.dtype), threshold), None, None, None
+
+
+class _QuantizeWeight(Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bits: int) -> Tensor:
+        scale = weight_scale(weight, bits)
+        return _dequantized(codes(weight, scale, bits, signed=True), scale, weight.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad, None
+
+
+def _dequantized(integers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`integers` times `scale`, in place except under torch.compile, where torch 2.11 loses the gradient."""
+    result = integers * scale if torch.compiler.is_compiling() else integers.mul_(scale)
+    return result if result.dtype == dtype else result.to(dtype)

@@ -1,0 +1,111 @@
+"""The task of recipes that train a masked or a causal language model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from composer import Trainer
+from composer.core import Algorithm, DataSpec
+from composer.models import HuggingFaceModel
+from composer.utils import reproducibility
+
+from cadenza.algorithms import check_rope
+from cadenza.data import (
+    build_causal_dataspec,
+    build_dataspec,
+    build_tokenizer,
+    train_texts,
+    unigram_entropy,
+)
+from cadenza.models import causal_lm, has_adapters, masked_lm
+from cadenza.recipe import build
+from cadenza.recipe.parallelism import mark_layers
+from cadenza.recipe.record import real_tokens_per_second
+from cadenza.recipe.schema import Recipe
+from cadenza.recipe.task import Task
+
+BUILDERS = {"masked_lm": masked_lm, "causal_lm": causal_lm}
+
+
+class LanguageModelling(Task[Recipe]):
+    """A language model, trained on text."""
+
+    weighs_tokens = True
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer: loaded, taken from the cache, or trained on the recipe's text."""
+        masked = self.recipe.model.objective == "masked_lm"
+        return build_tokenizer(self.recipe.tokenizer, lambda: train_texts(self.recipe.data), masked)
+
+    def model(self) -> HuggingFaceModel:
+        tokenizer = self.tokenizer  # before seeding: its training must not shift the random weights
+        reproducibility.seed_all(self.recipe.seed)
+        section = asdict(self.recipe.model)
+        checkpointing = section.pop("gradient_checkpointing")
+        model = BUILDERS[section.pop("objective")](**section, tokenizer=tokenizer)
+        if checkpointing:
+            model.model.gradient_checkpointing_enable()
+        mark_layers(model)
+        return model
+
+    def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
+        batch, eval_batch = self.batch_sizes()
+        common = {"cfg": self.recipe.data, "tokenizer": self.tokenizer, "seed": self.recipe.seed}
+        if self.recipe.model.objective == "causal_lm":
+            return (
+                build_causal_dataspec(train=True, batch_size=batch, **common),
+                build_causal_dataspec(train=False, batch_size=eval_batch, **common),
+            )
+        packed = build.packs_rows(algorithms)
+        return (
+            build_dataspec(train=True, batch_size=batch, packed=packed, **common),
+            build_dataspec(train=False, batch_size=eval_batch, **common),
+        )
+
+    def check(self, model: Any) -> None:
+        check_rope(model)
+
+    def results(self, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
+        accuracy = "masked_accuracy" if self.recipe.model.objective == "masked_lm" else "accuracy"
+        metrics = trainer.state.eval_metrics["eval"]
+        timestamp = trainer.state.timestamp
+        return {
+            "train": {
+                "seconds": timestamp.total_wct.total_seconds(),
+                "batches": timestamp.batch.value,
+                "real_tokens": timestamp.token.value,
+                "real_tokens_per_second": real_tokens_per_second(trainer.state),
+                "loss": trainer.state.total_loss_dict.get("loss/train/total"),
+            },
+            "eval": {
+                "loss": float(metrics["LanguageCrossEntropy"].compute()),
+                accuracy: float(metrics["MaskedAccuracy"].compute()),
+                "unigram_entropy": unigram_entropy(evaluation),
+            },
+        }
+
+    @staticmethod
+    def summary(results: dict[str, Any]) -> str:
+        train, evaluation = results["train"], results["eval"]
+        gain = evaluation["unigram_entropy"] - evaluation["loss"]
+        if "masked_accuracy" in evaluation:
+            kind, quality = "masked", f"masked accuracy {evaluation['masked_accuracy']:.1%}"
+        else:
+            perplexity = math.exp(evaluation["loss"])
+            kind, quality = "next", f"perplexity {perplexity:.1f}, accuracy {evaluation['accuracy']:.1%}"
+        return (
+            f"train: {train['batches']} batches in {train['seconds']:.0f} s, "
+            f"{train['real_tokens_per_second']:,.0f} real tokens/s\n"
+            f"eval: {kind}-token cross-entropy {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
+            f"entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); {quality}"
+        )
+
+    def keep(self, model: Any, folder: Path) -> None:
+        super().keep(model, folder)
+        if has_adapters(model):
+            model.model.save_pretrained(str(folder / "adapter"))
+        self.tokenizer.save_pretrained(folder / "tokenizer")  # training it again may give another one

@@ -1,0 +1,81 @@
+"""What differs between kinds of recipes: the model, the data, and what is measured."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from composer import Trainer
+from composer.core import Algorithm, DataSpec
+from composer.utils import dist
+from safetensors.torch import save_file
+
+from cadenza.algorithms import convert
+from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.recipe import build
+from cadenza.recipe.schema import Run
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+class Task(ABC, Generic[AnyRun]):
+    """A kind of recipe.
+
+    A run calls `model`, `data`, `check`, `results`, `summary` and `keep`, in this order.
+
+    Args:
+        recipe: the checked recipe of a run.
+    """
+
+    weighs_tokens: ClassVar[bool]  # whether a micro-batch is weighted by its labels, not by its samples
+
+    def __init__(self, recipe: AnyRun) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def model(self) -> Any:
+        """The stock `ComposerModel`, before any technique is applied."""
+
+    @abstractmethod
+    def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
+        """The training and the evaluation data of this rank; one of `algorithms` may need packed rows."""
+
+    def check(self, model: Any) -> None:
+        """Raise if `model`, with all techniques applied, can't be trained correctly."""
+
+    @abstractmethod
+    def results(self, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
+        """The record's entries `train` and `eval` for a finished run."""
+
+    @staticmethod
+    @abstractmethod
+    def summary(results: dict[str, Any]) -> str:
+        """The results in two lines, for the screen."""
+
+    def keep(self, model: Any, folder: Path) -> None:
+        """Write to `folder` what no checkpoint holds: the integers of quantized layers."""
+        if not self.recipe.train.parallelism_config:  # no rank holds all of a sharded model
+            keep_integers(model, folder)
+
+    def batch_sizes(self) -> tuple[int, int]:
+        """The samples of one device's batch in training and in evaluation."""
+        train, devices = self.recipe.train, dist.get_world_size()
+        eval_batch = train.eval_batch_size or train.global_batch_size
+        return (
+            build.per_device(train.global_batch_size, devices, "train.global_batch_size"),
+            build.per_device(eval_batch, devices, "train.eval_batch_size"),
+        )
+
+
+def keep_integers(model: Any, folder: Path) -> None:
+    """Write the output of `convert` to `integers.safetensors`, unless a layer is still calibrating."""
+    layers = [module for module in model.modules() if isinstance(module, FakeQuantized)]
+    if not layers or any(layer.calibrating for layer in layers):
+        return
+    integers = convert(model)
+    path = folder / "integers.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(integers, path)
+    before = sum(tensor.nbytes for tensor in model.state_dict().values())
+    after = sum(tensor.nbytes for tensor in integers.values())
+    print(f"integers: {path}, {after:,} bytes; the model's state takes {before:,}", flush=True)

@@ -1,0 +1,88 @@
+"""Composer's Trainer, from a recipe."""
+
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.core import Callback, DataSpec
+from composer.models import ComposerModel
+from composer.utils import dist
+from torch.utils.data import IterableDataset
+
+from cadenza.recipe import build
+from cadenza.recipe.callbacks import Progress, Resuming, StopsAtNaN, show
+from cadenza.recipe.parallelism import parallelism
+from cadenza.recipe.schema import Run, Train
+from cadenza.recipe.task import Task
+
+
+def trainer_settings(recipe: Run) -> dict[str, Any]:
+    """The Trainer's arguments that need neither model nor data, so that errors in them are raised first."""
+    section, cuda = recipe.train, torch.cuda.is_available()
+    batch = build.per_device(section.global_batch_size, dist.get_world_size(), "train.global_batch_size")
+    precision = build.precision(section.precision, cuda)
+    microbatch = build.microbatch_size(section.device_train_microbatch_size, batch, cuda)
+    _show_choices(section, precision, microbatch)
+    return {
+        "run_name": recipe.name,
+        "seed": recipe.seed,
+        "algorithms": build.algorithms(recipe.algorithms),
+        "schedulers": build.scheduler(recipe.scheduler),
+        "loggers": build.loggers(recipe.loggers),
+        "callbacks": callbacks(recipe),
+        "precision": precision,
+        "device_train_microbatch_size": microbatch,
+        "max_duration": section.max_duration,
+        "eval_interval": section.eval_interval,
+        "deterministic_mode": section.deterministic,
+        "parallelism_config": parallelism(section.parallelism_config, cuda),
+        **_checkpoints(recipe),
+    }
+
+
+def build_trainer(
+    task: Task, settings: dict[str, Any], model: ComposerModel, train: DataSpec, evaluation: DataSpec
+) -> Trainer:
+    """Composer's Trainer; building it applies the surgeries and loads the checkpoint."""
+    return Trainer(
+        model=model,
+        train_dataloader=train,
+        eval_dataloader=evaluation,
+        eval_subset_num_batches=_all_batches(evaluation),
+        optimizers=build.optimizer(task.recipe.optimizer, model),
+        progress_bar=False,
+        accumulate_train_batch_on_tokens=task.weighs_tokens,
+        **settings,
+    )
+
+
+def callbacks(recipe: Run) -> list[Callback]:
+    """The callbacks of every run, with the progress bar unless the recipe turns it off."""
+    always = [Resuming(recipe.seed), StopsAtNaN(recipe.folder)]
+    return [*always, Progress()] if recipe.train.progress_bar else always
+
+
+def _checkpoints(recipe: Run) -> dict[str, Any]:
+    section = recipe.train
+    return {
+        "save_folder": str(recipe.checkpoints) if section.save_interval is not None else None,
+        "save_interval": section.save_interval or "1ep",
+        "save_overwrite": not section.autoresume,
+        "load_path": section.load_path,
+        "load_weights_only": section.load_weights_only,
+        "autoresume": section.autoresume,
+    }
+
+
+def _all_batches(evaluation: DataSpec) -> int:
+    """Composer's value for a whole evaluation: -1, but a number for a stream, which has no length."""
+    loader: Any = evaluation.dataloader
+    return 10**9 if isinstance(loader.dataset, IterableDataset) else -1
+
+
+def _show_choices(section: Train, precision: str, microbatch: int | str) -> None:
+    device = "a CUDA device" if torch.cuda.is_available() else "a CPU"
+    if section.precision == "auto":
+        show(f"precision: {precision} (auto, on {device})")
+    if section.device_train_microbatch_size == "auto":
+        show(f"device_train_microbatch_size: {microbatch} (auto, on {device})")

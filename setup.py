@@ -1,0 +1,23 @@
+"""Entry points by which llm-foundry's YAML finds the techniques; pyproject.toml has everything else.
+
+llm-foundry prefers an entry point to its own algorithm of the same name, so the names here have a prefix.
+"""
+
+import ast
+from pathlib import Path
+
+from setuptools import setup
+
+
+def technique(file: Path) -> str:
+    """The name of the one class that `file` exports."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assigns = (node for node in tree.body if isinstance(node, ast.Assign))
+    (exported,) = (ast.literal_eval(a.value) for a in assigns if ast.unparse(a.targets[0]) == "__all__")
+    (name,) = (n.name for n in tree.body if isinstance(n, ast.ClassDef) and n.name in exported)
+    return name
+
+
+files = sorted(file for file in Path(__file__).parent.glob("algorithms/[!_]*.py"))
+points = [f"cadenza_{file.stem} = cadenza.algorithms:{technique(file)}" for file in files]
+setup(entry_points={"llmfoundry_algorithms": points})

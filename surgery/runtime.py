@@ -1,0 +1,38 @@
+"""Facts about a running model: the dtype of autocast, what is compiled, the progress of training."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from composer.core import State, Time, TimeUnit
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The autocast dtype on the device of `x`; None where autocast is off."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def uncompiled(function: F) -> F:
+    """Keep `function` out of compiled graphs: `torch.compiler.disable`, with the type of `function`."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
+def progress(state: State) -> float:
+    """The share of training that is done, 0 to 1; a part of an epoch counts by its batches."""
+    end, now = state.max_duration, state.timestamp
+    if end is None:
+        return 0.0
+    if end.unit == TimeUnit.EPOCH and state.dataloader_len is not None:
+        return (now.epoch.value + now.batch_in_epoch.value / int(state.dataloader_len)) / end.value
+    return now.get(end.unit).value / end.value
+
+
+def reached(state: State, time: Time) -> bool:
+    """Whether training has reached `time`, counted from the start."""
+    if time.unit == TimeUnit.DURATION:
+        return progress(state) >= time.value
+    return state.timestamp.get(time.unit) >= time

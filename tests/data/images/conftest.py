@@ -1,0 +1,3 @@
+"""Fixtures of the tests of images."""
+
+from image_loaders import asked, idx  # noqa: F401

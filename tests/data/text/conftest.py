@@ -1,0 +1,3 @@
+"""Fixtures of the tests of text."""
+
+from words import asked  # noqa: F401

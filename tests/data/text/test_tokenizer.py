@@ -1,0 +1,135 @@
+"""Tokenizers: where trained ones are kept and under which name, and what is asked of transformers."""
+
+import os
+import zlib
+
+import pytest
+import transformers
+
+from cadenza.data import DataError, TokenizerConfig, build_tokenizer, hub, train_wordpiece
+from cadenza.data.text import tokenizer as module
+
+TEXTS = [f"{a}{b}{c} {b}{c}{a}" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwxyz"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_wordpiece(TEXTS, 300)
+
+
+def test_the_vocabulary_is_as_large_as_asked_for(trained):
+    assert len(trained) == 300
+    assert len(train_wordpiece(TEXTS, 320)) == 320
+    assert trained("aé ☃")["input_ids"].count(trained.unk_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "variable", "kept"),
+    [("given", "variable", "given"), (None, "variable", "variable"), (None, "", ".cache/cadenza")],
+)
+def test_where_trained_ones_are_kept(tmp_path, monkeypatch, trained, folder, variable, kept):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CADENZA_CACHE", variable and str(tmp_path / variable))
+    monkeypatch.setattr(module, "train_wordpiece", lambda texts, size: trained)
+    cfg = TokenizerConfig(vocab_size=300, cache_dir=folder and f"~/{folder}")
+    build_tokenizer(cfg, lambda: TEXTS)
+    name = f"wordpiece-300-{zlib.crc32(''.join(TEXTS).encode()):08x}"
+    assert [path.name for path in (tmp_path / kept / "tokenizers").iterdir()] == [name]
+
+
+def test_each_size_and_each_text_has_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def train(texts, size):
+        asked.append((len(texts), size))
+        return train_wordpiece(TEXTS[:50], 300)
+
+    monkeypatch.setattr(module, "train_wordpiece", train)
+    cases = [(TEXTS, 300), (TEXTS, 310), (TEXTS[:-1], 300), (TEXTS, 300)]
+    for texts, size in cases:
+        build_tokenizer(TokenizerConfig(vocab_size=size, cache_dir=str(tmp_path)), lambda texts=texts: texts)
+    assert asked == [(len(texts), size) for texts, size in cases[:3]]
+
+
+def test_one_that_comes_second_leaves_nothing_behind(tmp_path, monkeypatch, trained):
+    """What is saved appears whole, by a rename within one folder; who was first is kept."""
+    folder, moved = tmp_path / "deep" / "tokenizers" / "name", []
+    monkeypatch.setattr(os, "rename", lambda a, b, real=os.rename: (moved.append((a, b)), real(a, b)))
+    for _ in range(2):
+        module._save(trained, folder)
+    assert [os.path.dirname(scratch) for scratch, _ in moved] == [str(folder.parent)] * 2
+    assert [path.name for path in folder.parent.iterdir()] == ["name"]
+    assert (folder / "tokenizer.json").is_file()
+
+
+@pytest.fixture
+def asked(monkeypatch, trained):
+    """Answer `AutoTokenizer.from_pretrained`; returns what it was asked for."""
+    calls = []
+
+    def load(name, **options):
+        calls.append((name, options))
+        return trained
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", load)
+    return calls
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_hub_is_asked_where_it_answers(asked, monkeypatch, answers):
+    monkeypatch.setattr(hub, "reachable", lambda: answers)
+    build_tokenizer(TokenizerConfig(name="some/name"), list)
+    assert asked == [("some/name", {"local_files_only": not answers})]
+
+
+def test_folders_are_read_without_the_hub(asked, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    build_tokenizer(TokenizerConfig(name="~"), list)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    build_tokenizer(TokenizerConfig(name="mine"), list)
+    assert asked == [(str(tmp_path), {"local_files_only": True}), ("mine", {"local_files_only": True})]
+
+
+@pytest.mark.parametrize("name", ["./none", "/none", "~/none"])
+def test_a_path_is_no_name_on_the_hub(asked, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match=f"^tokenizer.name: there is no folder {name}$"):
+        build_tokenizer(TokenizerConfig(name=name), list)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "answers", "reason"),
+    [
+        (False, True, "OSError: no such thing"),
+        (False, False, "it isn't cached, and the Hub doesn't answer"),
+        (True, False, "OSError: no such thing"),
+    ],
+)
+def test_why_one_can_not_be_loaded(monkeypatch, tmp_path, folder, answers, reason):
+    def fail(*args, **kwargs):
+        raise OSError("no such\nthing")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+    monkeypatch.setattr(hub, "reachable", lambda: answers)
+    name = str(tmp_path) if folder else "some/name"
+    advice = "name a folder, or wordpiece to train one on the data"
+    with pytest.raises(DataError, match=rf"^tokenizer.name: {name} can't be loaded \({reason}\); {advice}$"):
+        build_tokenizer(TokenizerConfig(name=name), list)
+
+
+def test_masked_models_need_special_tokens_and_causal_ones_none(trained, tmp_path):
+    def without(*names):
+        kept = {key: token for key, token in module.SPECIAL.items() if key not in names}
+        folder = tmp_path / "-".join(names)
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, **kept)
+        tokenizer.save_pretrained(folder)
+        return TokenizerConfig(name=str(folder))
+
+    build_tokenizer(without("unk_token"), list)
+    for name in ("pad_token", "cls_token", "sep_token", "mask_token"):
+        with pytest.raises(DataError, match=f"has no {name}; masked LM needs them all"):
+            build_tokenizer(without(name), list)
+    build_tokenizer(without("cls_token", "mask_token"), list, masked=False)

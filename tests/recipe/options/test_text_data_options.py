@@ -1,0 +1,207 @@
+"""Every option of the section `data` of a recipe for text, by what it changes in its loaders."""
+
+import json
+import sys
+import zlib
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+from words import Words, asked  # noqa: F401
+
+from cadenza.data.text.config import TextConfig
+from cadenza.recipe import load
+from cadenza.recipe.run import task_of
+
+TEXTS = [f"number{n} " + "word " * n for n in range(40)]  # of n + 1 words
+FOUND = "data.source={}/a.jsonl", "data.max_seq_len=16", "data.eval_fraction=0.3", "train.global_batch_size=4"
+
+
+class OneOrMore(Words):
+    """Takes a text by itself, too, as a tag is given."""
+
+    def __call__(self, texts, **options):
+        if isinstance(texts, str):
+            return {"input_ids": super().__call__([texts])["input_ids"][0]}
+        return super().__call__(texts)
+
+
+def data(recipe, tokenizer):
+    """Of training and of evaluation, in the words of this tokenizer."""
+    task = task_of(recipe)
+    vars(task)["tokenizer"] = tokenizer
+    return task.data()
+
+
+@pytest.fixture
+def found(tmp_path):
+    """What can be seen of the data of a recipe over TEXTS: of training, and of evaluation."""
+    for name, texts in (("a", TEXTS), ("b", TEXTS[:20])):
+        lines = (json.dumps({"text": text, "body": "one more " + text[:8]}) + "\n" for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+
+    def found(*pairs):
+        recipe = load([], [pair.format(tmp_path) for pair in (*FOUND, *pairs)])
+        return [facts(spec) for spec in data(recipe, OneOrMore())]
+
+    return found
+
+
+def facts(spec):
+    loader = spec.dataloader
+    rows = [loader.dataset[index] for index in range(len(loader.dataset))]
+    batch = loader.collate_fn(rows)
+    eligible = int(loader.collate_fn.eligible(batch).sum())
+    labels = (batch if "labels" in batch else spec.batch_transforms(batch))["labels"]
+    return SimpleNamespace(
+        rows=len(rows),
+        longest=max(len(row["input_ids"]) for row in rows),
+        labels=int((labels != -100).sum()),
+        share=int((labels != -100).sum()) / eligible,
+        within=sum(_follow_another(row["document_ids"]) for row in rows if "document_ids" in row),
+        workers=loader.num_workers,
+    )
+
+
+def _follow_another(ids):
+    """How many documents begin within a window, right behind another; 0 is the anchor."""
+    return int(((ids[1:] != ids[:-1]) & (ids[:-1] > 0)).sum())
+
+
+def parts(texts, fraction):
+    """Documents for training and for evaluation, by a hash of their text."""
+    held = [text for text in texts if zlib.crc32(text.encode()) < fraction * 2**32]
+    return [text for text in texts if text not in held], held
+
+
+def counts(texts, fraction):
+    return tuple(map(len, parts(texts, fraction)))
+
+
+def pieces(texts):
+    """Pieces of 14 words, between [CLS] and [SEP]."""
+    return sum(-(-len(text.split()) // 14) for text in texts)
+
+
+def each(name):
+    return lambda train, evaluation: (getattr(train, name), getattr(evaluation, name))
+
+
+TRAIN, HELD = parts(TEXTS, 0.3)
+BEFORE = counts(TEXTS, 0.3)
+# The option, its pair, what is looked at, and that before and after.
+DATA = {
+    "source": ("data.source={}/b.jsonl", each("rows"), BEFORE, counts(TEXTS[:20], 0.3)),
+    "eval_source": ("data.eval_source={}/b.jsonl", each("rows"), BEFORE, (40, 20)),
+    "text_field": ("data.text_field=body", each("longest"), (16, 16), (5, 5)),
+    "max_seq_len": ("data.max_seq_len=12", each("longest"), (16, 16), (12, 12)),
+    "long_documents": ("data.long_documents=split", each("rows"), BEFORE, (pieces(TRAIN), pieces(HELD))),
+    "mlm_probability": ("data.mlm_probability=0.6", each("share"), (0.3, 0.15), (0.6, 0.15)),
+    "eval_mlm_probability": ("data.eval_mlm_probability=0.5", each("share"), (0.3, 0.15), (0.3, 0.5)),
+    "eval_fraction": ("data.eval_fraction=0.6", each("rows"), BEFORE, counts(TEXTS, 0.6)),
+    "eval_documents": ("data.eval_documents=3", each("rows"), BEFORE, (BEFORE[0], 3)),
+    "num_workers": ("data.num_workers=2", each("workers"), (0, 0), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("option", DATA)
+def test_an_option_of_masked_models(option, found):
+    pair, look, before, after = DATA[option]
+    close = {"abs": 0.06} if "probability" in option else {"abs": 0}
+    assert look(*found()) == pytest.approx(before, **close)
+    assert look(*found(pair)) == pytest.approx(after, **close)
+
+
+def tokens(texts, tag=0, times=1, least=100):
+    """Of documents, each with its end and a tag; of long ones, so many times."""
+    sizes = [len(text.split()) for text in texts]
+    return sum((size + 1 + tag) * (times if size >= least else 1) for size in sizes)
+
+
+def windows(*args):
+    """Windows of 15 tokens, each behind an anchor, that documents fill to the last one."""
+    return -(-tokens(*args) // 15)
+
+
+CAUSAL = {
+    "domain_tag": (["data.domain_tag=a tag"], (windows(TRAIN, 2), windows(HELD, 2))),
+    "upsample_from": (
+        ["data.upsample_from=20", "data.upsample_times=3"],
+        (windows(TRAIN, 0, 3, 20), windows(HELD, 0, 3, 20)),
+    ),
+    "upsample_times": (
+        ["data.upsample_from=30", "data.upsample_times=2"],
+        (windows(TRAIN, 0, 2, 30), windows(HELD, 0, 2, 30)),
+    ),
+}
+
+
+@pytest.mark.parametrize("option", CAUSAL)
+def test_an_option_of_causal_models(option, found):
+    pairs, after = CAUSAL[option]
+    objective = "model.objective=causal_lm"
+    assert each("rows")(*found(objective)) == (windows(TRAIN), windows(HELD))
+    assert each("rows")(*found(objective, *pairs)) == after
+
+
+def test_boundary_loss(found):
+    """Without it the first token of a document isn't predicted from the last one of another."""
+    objective = "model.objective=causal_lm"
+    for texts, spec in zip((TRAIN, HELD), found(objective), strict=True):
+        assert spec.within > 0
+        assert spec.labels == tokens(texts)
+    for texts, spec in zip((TRAIN, HELD), found(objective, "data.boundary_loss=false"), strict=True):
+        assert spec.labels == tokens(texts) - spec.within
+
+
+HUB = {
+    "source": ("data.source=other/set", [("other/set", None, "train"), ("other/set", None, "validation")]),
+    "subset": ("data.subset=de", [("some/set", "de", "train"), ("some/set", "de", "validation")]),
+    "split": ("data.split=most", [("some/set", None, "most"), ("some/set", None, "validation")]),
+    "eval_split": ("data.eval_split=rest", [("some/set", None, "train"), ("some/set", None, "rest")]),
+    "shuffle_buffer": (
+        "data.shuffle_buffer=7",
+        [("some/set", None, "train"), ("some/set", None, "validation")],
+    ),
+}
+
+
+@pytest.mark.parametrize("option", HUB)
+@pytest.mark.parametrize("objective", ["masked_lm", "causal_lm"])
+def test_an_option_of_hub_sets(option, objective, asked, monkeypatch):  # noqa: F811
+    import datasets
+
+    shuffled, shuffle = [], datasets.IterableDataset.shuffle
+
+    def noted(self, seed, buffer_size):
+        shuffled.append((seed, buffer_size))
+        return shuffle(self, seed=seed, buffer_size=buffer_size)
+
+    monkeypatch.setattr(datasets.IterableDataset, "shuffle", noted)
+    pair, expected = HUB[option]
+    pairs = ["data.source=some/set", f"model.objective={objective}", "seed=5", pair]
+    data(load([], pairs), Words())
+    assert asked == [(*each, True) for each in expected]
+    assert shuffled == [(5, 7 if option == "shuffle_buffer" else 10000)]
+
+
+SHARDS = {
+    "remote": ("data.remote=s3://a", {"remote": "s3://a", "local": "b"}),
+    "local": ("data.local=c", {"remote": None, "local": "c"}),
+}
+
+
+@pytest.mark.parametrize("option", SHARDS)
+def test_an_option_of_shards(option, monkeypatch):
+    opened = []
+    streaming = SimpleNamespace(StreamingDataset=lambda **options: opened.append(options) or [])
+    monkeypatch.setitem(sys.modules, "streaming", streaming)
+    pair, expected = SHARDS[option]
+    data(load([], ["data.source=mds", "data.local=b", "data.split=most", pair]), Words())
+    found = [{key: options[key] for key in ("remote", "local", "split")} for options in opened]
+    assert found == [{**expected, "split": split} for split in ("most", "validation")]
+
+
+def test_no_option_of_data_is_missing_here():
+    tables = {*DATA, *CAUSAL, "boundary_loss", *HUB, *SHARDS}
+    assert tables == {f.name for f in fields(TextConfig)}

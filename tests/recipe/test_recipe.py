@@ -1,0 +1,256 @@
+"""Recipes: merging, checking, and the one line that says what's wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from paths import ROOT
+
+from cadenza.algorithms import REGISTRY
+from cadenza.recipe import Recipe, RecipeError, build, load, resolved
+from cadenza.recipe.parallelism import parallelism
+from cadenza.recipe.schema import ImageRecipe
+from cadenza.surgery import SurgeryError
+
+STUDIES = {
+    "ptq_sweep.yaml",
+    "cpu_ptq.yaml",
+    "qat_pareto.yaml",
+    "cpu_pareto.yaml",
+}  # settings of a study, not of a run
+RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)
+BASELINES = sorted(str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml"))
+OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
+QUANTIZED = [str(ROOT / f"yamls/quantization/{bits}.yaml") for bits in ("w8a8", "w4a4")]
+TRANSFORMER = str(ROOT / "yamls/quantization/transformer.yaml")
+FOR_IMAGES = [path for path in RECIPES if "resnet" in path]
+PAIRS = [
+    (recipe, overlay)
+    for recipe in RECIPES
+    for overlay in (None, *OVERLAYS)
+    if "cpu" not in str(overlay) or ("images" in str(overlay)) == (recipe in FOR_IMAGES)
+]
+
+
+def stem(path):
+    """A test's name is the same in any checkout."""
+    return Path(str(path)).stem
+
+
+def write(folder, text, name="mine.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_there_are_recipes():
+    names = {Path(path).stem for path in RECIPES}
+    assert names >= {"mosaicbert", "mosaicbert_large", "bert"}
+    assert {Path(path).stem for path in OVERLAYS} >= {"cpu", "8xgpu"}
+
+
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if "anchor_" in path], ids=stem)
+@pytest.mark.parametrize("baseline", BASELINES, ids=stem)
+def test_every_long_recipe_takes_every_baseline(recipe, baseline):
+    loaded = load([recipe, baseline], [])
+    (anchor,) = (a for a in build.algorithms(loaded.algorithms) if type(a).__name__ == "AnchorAttention")
+    assert anchor.mode in baseline
+    assert anchor.reset_positions == ("reset" in baseline)
+    assert (loaded.data.domain_tag is not None) == ("tag" in baseline)
+
+
+def test_the_long_recipes_are_the_papers():
+    for path in (path for path in RECIPES if "anchor_" in path):
+        recipe = load([path], [])
+        assert recipe.train.max_duration == "2000ba"
+        assert recipe.train.global_batch_size * recipe.data.max_seq_len == 2**20
+        assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (2e-5, 0.1)
+        assert recipe.model.config["rope_parameters"]["rope_theta"] == 1e7
+
+
+@pytest.mark.parametrize(("recipe", "overlay"), PAIRS, ids=stem)
+def test_every_recipe_takes_every_overlay(recipe, overlay):
+    loaded = load([recipe] + ([overlay] if overlay else []), [])
+    assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else Recipe)
+    assert len(build.algorithms(loaded.algorithms)) == len(loaded.algorithms)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=stem)
+@pytest.mark.parametrize("overlay", QUANTIZED, ids=stem)
+def test_every_recipe_takes_the_bits_of_an_overlay_and_nothing_else(recipe, overlay):
+    plain, quantized, later = (load([recipe, *more], []) for more in ([], [overlay], [overlay, TRANSFORMER]))
+    model_type = yaml.safe_load(Path(recipe).read_text())["model"].get("model_type", "model")
+    assert quantized.name == later.name == f"{model_type}-{stem(overlay)}"
+    settings, of_transformer = (
+        each.algorithms.pop("quantization_aware_training") for each in (quantized, later)
+    )
+    bits = int(stem(overlay)[1])
+    assert (settings["weight_bits"], settings["activation_bits"], settings["edge_bits"]) == (bits, bits, 8)
+    assert settings["calibrate_until"] == "0.048dur"
+    assert of_transformer == {**settings, "calibrate_until": "0.5dur"}
+    plain.name = quantized.name
+    assert plain == quantized == later
+
+
+def test_the_overlay_of_transformers_needs_bits_before_it():
+    missing = r"transformer\.yaml: algorithms\.quantization_aware_training\.weight_bits is '\?\?\?'"
+    with pytest.raises(RecipeError, match=missing):
+        load([str(ROOT / "yamls/mosaicbert.yaml"), TRANSFORMER], [])
+
+
+def test_the_other_kinds_small_overlay_is_refused_by_name():
+    mosaicbert, resnet50 = (str(ROOT / f"yamls/{name}.yaml") for name in ("mosaicbert", "resnet50_bf16"))
+    small, pixels = (str(ROOT / f"yamls/scale/{name}.yaml") for name in ("cpu", "cpu_images"))
+    with pytest.raises(RecipeError, match=r"cpu_images\.yaml: unknown key model\.width"):
+        load([mosaicbert, pixels], [])
+    with pytest.raises(RecipeError, match=r"cpu\.yaml: unknown key model\.config"):
+        load([resnet50, small], [])
+
+
+def test_mosaicbert_is_the_papers():
+    recipe = load([str(ROOT / "yamls/mosaicbert.yaml")], [])
+    assert recipe.model.config["attention_probs_dropout_prob"] == 0.0
+    assert recipe.data.mlm_probability == 0.30
+    assert recipe.data.eval_mlm_probability == 0.15
+    assert recipe.data.max_seq_len == 128
+    assert (recipe.optimizer.lr, recipe.optimizer.betas) == (5e-4, [0.9, 0.98])
+    assert (recipe.optimizer.eps, recipe.optimizer.weight_decay) == (1e-6, 1e-5)
+    assert (recipe.scheduler.t_warmup, recipe.scheduler.alpha_f) == ("0.06dur", 0.02)
+    assert recipe.train.max_duration == "286720000sp"
+    assert recipe.train.global_batch_size == 4096
+    assert recipe.seed == 17
+    architecture = {"alibi", "glu", "low_precision_norm", "vocab_padding"}
+    assert set(recipe.algorithms) == architecture | {"unpadding", "sparse_prediction", "flash_attention"}
+
+
+def test_the_cpu_overlay_replaces_sizes_and_data_alone():
+    overlay = yaml.safe_load((ROOT / "yamls/scale/cpu.yaml").read_text())
+    assert set(overlay) <= {"model", "tokenizer", "data", "optimizer", "train"}
+    assert set(overlay["optimizer"]) == {"lr"}
+
+
+def test_later_wins_and_false_leaves_out(tmp_path):
+    base = write(tmp_path, "seed: 1\nalgorithms: {alibi: , glu: {variant: swiglu}}\n")
+    over = write(tmp_path, "seed: 2\nalgorithms: {glu: {intermediate_size: 64}}\n", "over.yaml")
+    recipe = load([base, over], ["train.max_duration=5ba", "algorithms.alibi=false"])
+    assert recipe.seed == 2
+    assert recipe.train.max_duration == "5ba"
+    assert recipe.algorithms == {"glu": {"variant": "swiglu", "intermediate_size": 64}}
+    assert yaml.safe_load(resolved(recipe))["algorithms"] == recipe.algorithms
+
+
+WRONG = {
+    "unknown key": ("sede: 3", r"mine.yaml: unknown key sede; did you mean 'seed'\?"),
+    "nested key": ("train: {max_durations: 3ba}", r"unknown key train.max_durations; did you mean 'max_dura"),
+    "technique": ("algorithms: {alibbi: {}}", r"unknown technique algorithms.alibbi; did you mean 'alibi'\?"),
+    "option": ("algorithms: {glu: {varient: x}}", r"algorithms.glu.varient; did you mean 'variant'\?"),
+    "option value": ("algorithms: {glu: {variant: gelu}}", r"'gelu' is not one of geglu, swiglu, reglu"),
+    "type": ("seed: many", r"mine.yaml: seed is 'many' \(str\); it must be an integer"),
+    "bool for int": ("seed: true", r"seed is True \(bool\); it must be an integer"),
+    "list": ("optimizer: {betas: 0.9}", r"optimizer.betas is 0.9 \(float\); it must be a list of a number"),
+    "section": ("train: 5", r"mine.yaml: train must be a mapping"),
+    "time": (
+        "train: {max_duration: 5 minutes}",
+        r"train.max_duration is '5 minutes'; it must be a number with",
+    ),
+    "data value": ("data: {mlm_probability: 1.5}", r"mine.yaml: .*mlm_probability"),
+    "yaml": ("seed: [1", r"mine.yaml: not valid YAML"),
+    "no mapping": ("- 1", r"mine.yaml: a recipe is a mapping"),
+    "interpolation": ("seed: ${nothing}", r"mine.yaml: .*nothing"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said(case, tmp_path):
+    text, message = WRONG[case]
+    with pytest.raises((RecipeError, SurgeryError), match=message) as error:
+        load([write(tmp_path, text)], [])
+    assert "\n" not in str(error.value)
+
+
+def test_the_blame_falls_on_the_last_that_spoke(tmp_path):
+    base, over = write(tmp_path, "seed: 1"), write(tmp_path, "seed: x", "over.yaml")
+    with pytest.raises(RecipeError, match=r"over.yaml: seed is 'x'"):
+        load([base, over], [])
+    with pytest.raises(RecipeError, match="command line: seed is 'y'"):
+        load([base, over], ["seed=y"])
+    with pytest.raises(RecipeError, match=r"command line: 'seed' is neither a .yaml file nor key=value"):
+        load([base], ["seed"])
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    write(tmp_path, "seed: 1", "mosaicbert.yaml")
+    with pytest.raises(
+        RecipeError, match=r"mosiacbert.yaml: there is no such file; did you mean '.*mosaicbert"
+    ):
+        load([str(tmp_path / "mosiacbert.yaml")], [])
+
+
+def test_auto_becomes_what_the_device_allows():
+    assert build.precision("auto", cuda=False) == "fp32"
+    assert build.precision("auto", cuda=True) == "amp_bf16"
+    assert build.precision("amp_fp16", cuda=True) == "amp_fp16"
+    with pytest.raises(RecipeError, match="amp_bf16 can't run on a CPU; use fp32 or auto"):
+        build.precision("amp_bf16", cuda=False)
+    assert build.microbatch_size("auto", 32, cuda=False) == 32
+    assert build.microbatch_size("auto", 32, cuda=True) == "auto"
+    assert build.microbatch_size(64, 32, cuda=False) == 32
+    for wrong in ("many", 0):
+        with pytest.raises(RecipeError, match="must be auto or a positive int"):
+            build.microbatch_size(wrong, 32, cuda=False)
+    with pytest.raises(RecipeError, match=r"train.x is 10; it must be a multiple of the 4 devices"):
+        build.per_device(10, 4, "train.x")
+
+
+def test_names_of_parts():
+    for section, name, near in (
+        (build.loggers, {"tensorbord": {}}, "tensorboard"),
+        (build.scheduler, _named("linear_decay"), "linear_decay_with_warmup"),
+    ):
+        with pytest.raises(RecipeError, match=f"did you mean '{near}'"):
+            section(name)
+
+
+def _named(name):
+    from cadenza.recipe.schema import Scheduler
+
+    return Scheduler(name=name)
+
+
+def test_every_technique_can_be_said_in_yaml():
+    for name, cls in REGISTRY.items():
+        assert repr(build.algorithms({name: {}})[0]) == repr(cls())
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"fsdp3": {}}, r"unknown key train.parallelism_config.fsdp3; did you mean 'fsdp'\?"),
+        (
+            {"fsdp2": {"mixed_precison": "PURE"}},
+            r"unknown key .*fsdp2.mixed_precison; did you mean 'mixed_precision'\?",
+        ),
+        ({"fsdp": {"state_dict_type": "sharded"}}, "state_dict_type is 'sharded'; it must be 'full'"),
+        ({"fsdp": None, "fsdp2": {}}, "has both fsdp and fsdp2"),
+        ({"fsdp": {}}, "FSDP shards over CUDA devices, and there is none; leave it out"),
+    ],
+)
+def test_a_parallelism_that_is_none(section, message):
+    with pytest.raises(RecipeError, match=message):
+        parallelism(section, cuda=False)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "fsdp2"])
+def test_composers_parallelism_config(name):
+    config = getattr(parallelism({name: {"mixed_precision": "PURE"}}, cuda=True), name)
+    assert (config.mixed_precision, config.state_dict_type) == ("PURE", "full")
+    assert parallelism({}, cuda=False) is None
+
+
+def test_except_is_a_key_of_quantization(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "algorithms: {post_training_quantization: {format: int8, except: ['*.mlp.*']}}"
+    )
+    loaded = load([str(tmp_path / "a.yaml")], [])
+    (quantization,) = build.algorithms(loaded.algorithms)
+    assert quantization.except_ == ["*.mlp.*"]

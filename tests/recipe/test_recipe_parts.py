@@ -1,0 +1,214 @@
+"""What a recipe's sections build: techniques, optimizers, schedules, loggers, each option in its place."""
+
+import math
+from dataclasses import fields
+
+import composer.loggers
+import pytest
+import torch
+from cases import CASES
+from composer.loggers import ConsoleLogger, FileLogger
+from composer.optim import DecoupledAdamW
+from composer.utils import MissingConditionalImportError
+from trainers import state_at
+
+from cadenza.algorithms import REGISTRY
+from cadenza.recipe import RecipeError, build, load
+from cadenza.recipe.schema import Optimizer, Scheduler
+
+OTHER = {
+    "masking_schedule": {"initial": 0.4, "final": 0.2},
+    **{name: case.other for name, case in CASES.items()},
+}
+ALONE = [(name, key, value) for name, options in OTHER.items() for key, value in options.items()]
+STRICT = [(name, "strict", False) for name in CASES]
+
+
+def test_no_technique_and_no_option_is_missing_here():
+    listed = {(name, key + "_" * (key == "except")) for name, key, _ in ALONE + STRICT}
+    assert listed == {(name, f.name) for name, cls in REGISTRY.items() for f in fields(cls)}
+
+
+@pytest.mark.parametrize(("name", "key", "value"), ALONE + STRICT)
+def test_an_option_of_a_technique_arrives_alone(name, key, value):
+    together = {"mode": "intra_document"} if key == "reset_positions" else {}
+    (made,) = build.algorithms(_loaded(name, {**together, key: value}))
+    plain = REGISTRY[name](**together)
+    attribute = key + "_" * (key == "except")
+    assert getattr(made, attribute) == value != getattr(plain, attribute)
+    for field in fields(plain):
+        if field.name != attribute:
+            assert getattr(made, field.name) == getattr(plain, field.name)
+
+
+def _loaded(name, options):
+    return load([], [f"algorithms.{name}={options}"]).algorithms
+
+
+def test_techniques_come_in_canonical_order():
+    chosen = {name: {} for name in ("low_precision_norm", "alibi", "glu")}
+    names = [type(algorithm).__name__ for algorithm in build.algorithms(chosen)]
+    assert names == ["GLU", "ALiBi", "LowPrecisionNorm"]
+
+
+ADAM = {"betas": (0.5, 0.6), "eps": 1e-3}
+SGD = {"momentum": 0.7, "nesterov": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "own"),
+    [
+        ("decoupled_adamw", DecoupledAdamW, ADAM),
+        ("adamw", torch.optim.AdamW, ADAM),
+        ("sgd", torch.optim.SGD, SGD),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_optimizers_take_their_options(name, cls, own, apart):
+    section = Optimizer(
+        name=name, lr=0.3, weight_decay=0.25, decay_matrices_only=apart, betas=[0.5, 0.6], eps=1e-3, **SGD
+    )
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
+    model.scale = torch.nn.Parameter(torch.tensor(2.0))
+    optimizer = build.optimizer(section, model)
+    assert type(optimizer) is cls
+    decays = [0.25, 0.0] if apart else [0.25]
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        expected = {**own, "lr": 0.3, "weight_decay": decay}
+        assert {key: group[key] for key in expected} == expected
+    held = [[p.ndim for p in group["params"]] for group in optimizer.param_groups]
+    assert held == ([[2, 2], [0, 1]] if apart else [[0, 2, 1, 2]])
+
+
+def test_the_optimizer_tests_know_every_option():
+    known = {"name", "lr", "weight_decay", "decay_matrices_only", *ADAM, *SGD}
+    assert {f.name for f in fields(Optimizer)} == known
+
+
+END = 200
+TIMES = (0, 1, 19, 20, 21, 77, 110, 199, 200)
+
+
+def linear(batch):
+    return 1 + (0.3 - 1) * (batch - 20) / (END - 20)
+
+
+def cosine(batch):
+    return 0.3 + 0.7 * (1 + math.cos(math.pi * (batch - 20) / (END - 20))) / 2
+
+
+def cooling(batch):
+    """The cosine ends where the last 40 batches begin."""
+    cosine = 0.3 + 0.7 * (1 + math.cos(math.pi * min((batch - 20) / (END - 60), 1))) / 2
+    return cosine * min((END - batch) / 40, 1)
+
+
+FORMULAS = {
+    "linear_decay_with_warmup": linear,
+    "cosine_with_warmup": cosine,
+    "constant_with_warmup": lambda batch: 1.0,
+    "cosine_with_cooldown": cooling,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("warmup", ["20ba", "0.1dur"])
+def test_schedules_against_plain_formulas(name, warmup):
+    schedule = build.scheduler(Scheduler(name=name, t_warmup=warmup, t_cooldown="40ba", alpha_f=0.3))
+    found = [schedule(state_at(batch, f"{END}ba")) for batch in TIMES]
+    expected = [batch / 20 if batch < 20 else FORMULAS[name](batch) for batch in TIMES]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_schedules_are_all_there_are():
+    assert set(build.SCHEDULERS) == set(FORMULAS)
+    assert {f.name for f in fields(Scheduler)} == {"name", "t_warmup", "t_cooldown", "alpha_f"}
+
+
+NAMES = {
+    "console": "ConsoleLogger",
+    "file": "FileLogger",
+    "mlflow": "MLFlowLogger",
+    "tensorboard": "TensorboardLogger",
+    "wandb": "WandBLogger",
+}
+
+
+def test_loggers_take_their_options(monkeypatch):
+    assert build.LOGGERS == NAMES
+    for name in NAMES.values():
+        assert hasattr(composer.loggers, name)
+        monkeypatch.setattr(composer.loggers, name, lambda name=name, **options: (name, options))
+    section = {
+        "wandb": {"project": "p"},
+        "file": None,
+        "mlflow": {"tags": {}},
+        "console": {},
+        "tensorboard": {},
+    }
+    given = [(NAMES[name], options or {}) for name, options in section.items()]
+    assert build.loggers(section) == given
+
+
+def test_composers_own_loggers(tmp_path):
+    section = {"console": {"log_traces": True}, "file": {"filename": "a.txt", "flush_interval": 7}}
+    console, file = build.loggers(section)
+    assert (type(console), console.should_log_traces) == (ConsoleLogger, True)
+    assert (type(file), file.filename_format, file.flush_interval) == (FileLogger, "a.txt", 7)
+
+
+def test_loggers_that_cannot_be_made_are_named(monkeypatch):
+    with pytest.raises(RecipeError, match=r"^loggers\.file: .*unexpected keyword argument 'filname'"):
+        build.loggers({"file": {"filname": "a"}})
+
+    def missing(**options):
+        raise MissingConditionalImportError("wandb", "wandb")
+
+    monkeypatch.setattr(composer.loggers, "WandBLogger", missing)
+    with pytest.raises(RecipeError, match=r"^loggers\.wandb: Composer was installed without wandb") as error:
+        build.loggers({"wandb": {}})
+    assert "\n" not in str(error.value)
+
+
+BUILT_BY = {
+    Optimizer: lambda section: build.optimizer(section, torch.nn.Linear(1, 1)),
+    Scheduler: build.scheduler,
+    dict: build.loggers,
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (Optimizer(name="adam"), "optimizer.name: 'adam' is unknown; did you mean 'adamw'?"),
+        (Scheduler(name="warmup"), "scheduler.name: 'warmup' is unknown; did you mean '"),
+        (
+            Scheduler(name="xyz"),
+            "scheduler.name: 'xyz' is unknown; valid: constant_with_warmup, cosine_with_cooldown, "
+            "cosine_with_warmup, linear_decay_with_warmup",
+        ),
+        ({"qqq": {}}, "loggers.qqq: 'qqq' is unknown; valid: console, file, mlflow, tensorboard, wandb"),
+    ],
+)
+def test_names_that_nothing_has(section, message):
+    with pytest.raises(RecipeError) as error:
+        BUILT_BY[type(section)](section)
+    assert str(error.value).startswith(message)
+
+
+def test_sizes_at_their_boundaries():
+    assert [build.per_device(*args, "key") for args in ((1, 1), (2, 2), (12, 4))] == [1, 1, 3]
+    for batch, world in ((0, 1), (-4, 2), (3, 2), (2, 4)):
+        with pytest.raises(
+            RecipeError, match=f"key is {batch}; it must be a multiple of the {world} devices"
+        ):
+            build.per_device(batch, world, "key")
+    for cuda in (False, True):
+        found = [build.microbatch_size(asked, 8, cuda) for asked in (1, 7, 8, 9)]
+        assert found == [1, 7, 8, 8]
+        assert build.precision("fp32", cuda) == "fp32"
+    for wrong in (0, -1, "8"):
+        with pytest.raises(
+            RecipeError, match=f"device_train_microbatch_size is {wrong!r}; it must be auto or"
+        ):
+            build.microbatch_size(wrong, 8, cuda=True)
