@@ -121,13 +121,17 @@ def _traced(module: nn.Module, prefix: str) -> Iterator[tuple[str, bool]]:
     for node in graph.nodes:
         known[node] = _is_nonnegative(node, modules, known)
         if node.op == "call_module":
-            called = prefix + str(node.target).removeprefix("inner").removeprefix(".")
+            called = _joined(prefix, str(node.target))
             argument: Any = node.args[0] if node.args else None
             yield called, known.get(argument, False) and not _is_written(argument)
     for path in dict.fromkeys(tracer.failed):
-        inside = prefix + path.removeprefix("inner").removeprefix(".")
         for name, child in modules[path].named_children():
-            yield from _traced(child, f"{inside}.{name}.".lstrip("."))
+            yield from _traced(child, _joined(prefix, f"{path}.{name}"))
+
+
+def _joined(prefix: str, target: str) -> str:
+    """The path in the model of what `_Root` calls `target`; `prefix` is the path of its `inner`."""
+    return ".".join(part for part in (prefix, *target.split(".")[1:]) if part)
 
 
 def _is_nonnegative(node: Node, modules: dict[str, nn.Module], known: dict[Node, bool]) -> bool:

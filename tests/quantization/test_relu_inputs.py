@@ -41,14 +41,17 @@ def test_tracing_finds_what_is_never_negative():
 
 def test_tracing_goes_on_below_what_it_cannot_trace():
     class Branches(nn.Module):
-        def __init__(self):
+        def __init__(self, inner):
             super().__init__()
-            self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+            self.inner = inner
 
         def forward(self, x):
             return self.inner(x) if x.sum() > 0 else x
 
-    assert "inner.2" in nonnegative_inputs(Branches())
+    layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    for depth in range(1, 4):  # each of these can't be traced, and neither can the one in it
+        layers = Branches(layers)
+        assert nonnegative_inputs(layers) == {"inner." * depth + "2"}
     relu = nonnegative_inputs(build("bert", hidden_act="relu"))
     gelu = nonnegative_inputs(build("bert"))
     assert {p for p in relu - gelu if p.endswith("dense")} == {
