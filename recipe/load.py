@@ -129,19 +129,20 @@ def _section(cls: Any, values: Any, path: str, sources: Sources) -> Any:
             hint = nearest(str(key), hints)
             raise RecipeError(f"{_source(where, sources)}: unknown key {where}; {hint}")
         given[key] = _value(hints[key], value, where, sources)
-    for key in _required(cls) - given.keys():
-        right = _type_names(hints[key])
-        raise RecipeError(f"{_source(path, sources)}: {path}.{key} is missing; it must be {right}")
+    for key in _required(cls):
+        if key not in given:
+            where, right = f"{path}.{key}".lstrip("."), _type_names(hints[key])
+            raise RecipeError(f"{_source(path, sources)}: {where} is missing; it must be {right}")
     try:
         return cls(**given)
     except ValueError as error:
         raise RecipeError(f"{_source(_key_of(error, path, sources), sources)}: {error}") from error
 
 
-def _required(cls: Any) -> set[str]:
+def _required(cls: Any) -> list[str]:
     """The fields without a default."""
-    free = (f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)
-    return {field.name for field in free}
+    found = (f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)
+    return [field.name for field in found]
 
 
 def _key_of(error: ValueError, path: str, sources: Sources) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cases import REQUIRED
 from paths import ROOT
 
 from cadenza.algorithms import REGISTRY
@@ -219,7 +220,7 @@ def _named(name):
 
 def test_every_technique_can_be_said_in_yaml():
     for name, cls in REGISTRY.items():
-        assert repr(build.algorithms({name: {}})[0]) == repr(cls())
+        assert repr(build.algorithms({name: REQUIRED[name]})[0]) == repr(cls(**REQUIRED[name]))
 
 
 @pytest.mark.parametrize(

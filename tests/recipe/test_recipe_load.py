@@ -239,3 +239,26 @@ def test_the_nearest_name():
     assert nearest("abcd", ["zzzz", "abxd", "abcx"]) == "did you mean 'abxd'?"
     assert nearest("abcd", ["xycd", "qqqq"]) == "did you mean 'xycd'?", "half of it is enough"
     assert nearest("abcd", ["xyzd", "b"]) == "valid: b, xyzd"
+
+
+@dataclass
+class Needs:
+    """Fields without a default."""
+
+    whole: int
+    words: str
+    maybe: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("words: a", "a.yaml: whole is missing; it must be an integer"),
+        ("whole: 1", "a.yaml: words is missing; it must be text"),
+        ("{}", "a.yaml: whole is missing; it must be an integer"),
+    ],
+)
+def test_a_field_without_a_default_must_be_there(text, message, files):
+    with pytest.raises(RecipeError, match=f"^{message}$"):
+        load_settings(Needs, files(text), [])
+    assert load_settings(Needs, files("whole: 1"), ["words=a"]) == Needs(1, "a")

@@ -6,7 +6,7 @@ from dataclasses import fields
 import composer.loggers
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, REQUIRED
 from composer.loggers import ConsoleLogger, FileLogger
 from composer.optim import DecoupledAdamW
 from composer.utils import MissingConditionalImportError
@@ -31,7 +31,7 @@ def test_no_technique_and_no_option_is_missing_here():
 
 @pytest.mark.parametrize(("name", "key", "value"), ALONE + STRICT)
 def test_an_option_of_a_technique_arrives_alone(name, key, value):
-    together = {"mode": "intra_document"} if key == "reset_positions" else {}
+    together = {**REQUIRED[name], **({"mode": "intra_document"} if key == "reset_positions" else {})}
     (made,) = build.algorithms(_loaded(name, {**together, key: value}))
     plain = REGISTRY[name](**together)
     attribute = key + "_" * (key == "except")

@@ -24,7 +24,8 @@ class Case:
     families: tuple[str, ...] = ALL
     context: Callable = nullcontext
     effect: Callable = effects.logits  # of a model, a family and a context; a tensor that must change
-    options: dict[str, Any] = field(default_factory=dict)  # of the tests
+    required: dict[str, Any] = field(default_factory=dict)  # options without a default
+    options: dict[str, Any] = field(default_factory=dict)  # further ones, of the tests
     defaults: dict[str, Any] = field(default_factory=dict)  # of each option in a recipe, without `strict`
     other: dict[str, Any] = field(default_factory=dict)  # another value of each, as in a recipe
 
@@ -34,10 +35,10 @@ class Case:
 
     @property
     def apply(self) -> Callable:
-        return partial(getattr(algorithms, f"apply_{self.name}"), **self.options)
+        return partial(getattr(algorithms, f"apply_{self.name}"), **self.required, **self.options)
 
     def algorithm(self) -> Surgery:
-        return self.cls(**self.options)
+        return self.cls(**self.required, **self.options)
 
 
 ROWS = [
@@ -115,6 +116,7 @@ ROWS = [
 ]
 CASES = {case.name: case for case in ROWS}
 
+REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algorithms.REGISTRY}
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 
 import pytest
 import yaml
-from cases import CASES
+from cases import CASES, REQUIRED
 
 from cadenza.algorithms import REGISTRY
 from cadenza.data.images.config import ImageConfig
@@ -121,7 +121,7 @@ DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ImageRecipe: IMAGES}
 # Each surgery refuses, if not told otherwise, what it can't change.
 OPTIONS = {
     "masking_schedule": {"initial": 0.3, "final": None},
-    **{name: {"strict": True, **case.defaults} for name, case in CASES.items()},
+    **{name: {"strict": True, **case.required, **case.defaults} for name, case in CASES.items()},
 }
 
 
@@ -132,7 +132,7 @@ def test_sections(cls):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_techniques(name):
-    algorithm = REGISTRY[name]()
+    algorithm = REGISTRY[name](**REQUIRED[name])
     assert {f.name: getattr(algorithm, f.name) for f in fields(algorithm)} == OPTIONS[name]
 
 
