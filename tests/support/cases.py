@@ -72,6 +72,12 @@ ROWS = [
     ),
     Case("low_precision_norm", context=partial(torch.autocast, "cpu", dtype=torch.bfloat16)),
     Case("sequence_packing", effect=effects.packed_logits),
+    Case(
+        "sliding_window",
+        required={"window": 2},
+        defaults={"global_every": None},
+        other={"window": 3, "global_every": 2},
+    ),
     Case("sparse_prediction", ENCODERS, effect=effects.labelled_logits),
     Case("unpadding", effect=effects.rows_in_layers),
     Case("vocab_padding", defaults={"multiple": 64}, other={"multiple": 8}),
@@ -120,11 +126,11 @@ REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algo
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
-# `alibi` leaves nothing to rotate and knows no anchor; `sequence_packing` reads document_ids in its own way;
-# a layer is quantized in one way.
+# `alibi` leaves nothing to rotate and knows no anchor; a window hides the anchor; `sequence_packing` reads
+# document_ids in its own way; a layer is quantized in one way.
 EXCLUDE = [
     {"bf16_safe_rope", "anchor_attention", "quantization_aware_training"},
-    {"alibi", "sequence_packing", "post_training_quantization"},
+    {"alibi", "sequence_packing", "sliding_window", "post_training_quantization"},
 ]
 
 
