@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 def guarded(command) -> int:
     """Run `command`; an error that the user can correct is printed as one line, with exit code 2."""
-    quiet()
+    quiet()  # before the imports, which warn; they take seconds, so that --help doesn't wait for them
     from cadenza.data import DataError
     from cadenza.models import ModelError
     from cadenza.recipe import RecipeError, TrainingError

@@ -9,7 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cadenza.data import DataError
+from cadenza.models import ModelError
+from cadenza.recipe import RecipeError, TrainingError, load_settings
 from cadenza.studies.report import Row
+from cadenza.surgery import SurgeryError
 
 
 def done(path: Path) -> list[Row]:
@@ -47,11 +51,6 @@ def command_line(arguments: list[str], cls: Any, document: str | None, study: Ca
     if not arguments or {"-h", "--help"} & set(arguments):
         print(f"{document}\nsettings: {cls.__doc__}")
         return 0
-    from cadenza.data import DataError
-    from cadenza.models import ModelError
-    from cadenza.recipe import RecipeError, TrainingError, load_settings
-    from cadenza.surgery import SurgeryError
-
     files = [a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a]
     try:
         study(load_settings(cls, files, [a for a in arguments if a not in files]))

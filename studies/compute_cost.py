@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import ModelError
+from cadenza.models.resnet import DEPTHS, resnet
 from cadenza.surgery import SurgeryError
 from cadenza.surgery.retype import stock_class
 
@@ -125,8 +126,6 @@ def build(name: str, size: int, tokens: int, width: float) -> tuple[nn.Module, T
         ModelError: `name` is neither of the two.
     """
     from torchvision.models import get_model, list_models
-
-    from cadenza.models.resnet import DEPTHS, resnet
 
     with torch.device("meta"):
         image = torch.empty(1, 3, size, size)

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from cadenza.algorithms import apply_post_training_quantization
+from cadenza.data.text.sources import finite
+from cadenza.quantization.formats import FORMATS
 from cadenza.studies import cells, ptq_findings, ptq_metrics, report
 from cadenza.surgery.checkpoint import safe_weights
 
@@ -48,8 +51,6 @@ class Sweep:
     out: str = "runs/studies"
 
     def __post_init__(self) -> None:
-        from cadenza.quantization.formats import FORMATS
-
         for name in self.formats:
             if name not in (PLAIN, *FORMATS):
                 raise ValueError(f"formats: {name!r} is not one of {', '.join((PLAIN, *FORMATS))}")
@@ -118,8 +119,6 @@ def _load(cfg: Sweep, name: str) -> Any:
 
 
 def _quantized(cfg: Sweep, name: str, form: str) -> Any:
-    from cadenza.algorithms import apply_post_training_quantization
-
     model = _load(cfg, name)
     apply_post_training_quantization(model, form)
     return model
@@ -128,8 +127,6 @@ def _quantized(cfg: Sweep, name: str, form: str) -> Any:
 def _windows(cfg: Sweep, name: str) -> Tensor:
     """Token ids (windows, window) of pieces that are evenly spread over the text."""
     from transformers import AutoTokenizer
-
-    from cadenza.data.text.sources import finite
 
     tokenizer = AutoTokenizer.from_pretrained(name)
     texts, ids = finite(cfg.text, "text", "text"), []

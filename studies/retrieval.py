@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from cadenza.data.text.windows import anchor_id
 from cadenza.studies import report
 from cadenza.studies.retrieval_tasks import TASKS, Example, fitted
 from cadenza.surgery.checkpoint import safe_weights
@@ -24,8 +25,6 @@ def score(answer: str, expected: tuple[str, ...]) -> float:
 @torch.no_grad()
 def answer_of(model: Any, tokenizer: Any, example: Example) -> str:
     """The model's greedy answer; the prompt follows the anchor token, BOS or else EOS."""
-    from cadenza.data.text.windows import anchor_id
-
     ids = tokenizer(example.prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
     ids = torch.cat([torch.tensor([[anchor_id(tokenizer)]]), ids], dim=1).to(model.device)
     out = model.generate(

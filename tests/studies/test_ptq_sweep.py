@@ -224,9 +224,7 @@ def test_cells_that_are_done_are_not_done_again(settings, tmp_path, monkeypatch)
 
 def test_a_model_is_loaded_in_the_dtype_and_quantized(settings, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "cadenza.algorithms.apply_post_training_quantization", lambda *given: seen.append(given)
-    )
+    monkeypatch.setattr(ptq_sweep, "apply_post_training_quantization", lambda *given: seen.append(given))
     cfg = loaded(settings)
     cfg.dtype = "bfloat16"
     model = ptq_sweep._load(cfg, cfg.models[0])
