@@ -199,18 +199,26 @@ def test_kernels_without_windows_are_refused():
         model(batch("llama", padding=None)["input_ids"])
 
 
-@pytest.mark.parametrize("mode", ["intra_document", "full"])
-def test_anchors_and_windows(mode):
+def test_a_window_would_hide_an_anchor():
     for first, second in ((0, 1), (1, 0)):
         model = build("llama")
         applied = [lambda m: apply_anchor_attention(m), lambda m: apply_sliding_window(m, 3)]
         applied[first](model)
         with pytest.raises(Conflict, match="a sliding window hides the anchor of anchor_attention"):
             applied[second](model)
-    apply_anchor_attention(build("llama"), mode)
-    model = build("llama")
-    apply_sliding_window(model, 3)
-    apply_anchor_attention(model, mode)
+
+
+@pytest.mark.parametrize("mode", ["intra_document", "full"])
+def test_windows_within_what_a_mode_shows(mode):
+    """Documents by themselves, behind an anchor of their own; or the whole row, whatever its documents."""
+    model = build("llama").double()
+    apply_sliding_window(model, 2)
+    ids = batch("llama", padding=None, rows=1)["input_ids"]
+    pieces = ids.split([1, 7, 5], dim=1) if mode == "intra_document" else [ids]
+    alone = torch.cat([model(piece).logits for piece in pieces], dim=1)
+    apply_anchor_attention(model, mode, reset_positions=mode == "intra_document")
+    documents = torch.tensor([[0] + 7 * [1] + 5 * [2]])
+    assert (model(ids, document_ids=documents).logits - alone).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(
