@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import hub
@@ -66,3 +67,19 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(hub, "reachable", lambda: True)
     return calls
+
+
+class Characters:
+    """A tokenizer of one token a character."""
+
+    bos_token_id, eos_token_id = 1, 2
+
+    def __call__(self, text, **options):
+        if not options:
+            return {"input_ids": list(text)}
+        assert options == {"add_special_tokens": False, "return_tensors": "pt"}
+        return {"input_ids": torch.tensor([[3 + ord(c) % 80 for c in text]])}
+
+    def decode(self, ids, skip_special_tokens):
+        assert skip_special_tokens
+        return "".join(chr(97 + int(i) % 26) for i in ids)

@@ -6,10 +6,10 @@ import pytest
 from composer.algorithms import GradientClipping
 from families import build
 from torch import nn
-from toy_surgeries import Double, Halve, Halved, Quantize, Widen
+from toy_surgeries import Double, Halve, Quantize, Widen
 
 from cadenza.algorithms import MaskingSchedule
-from cadenza.surgery import NoEffect, OrderError, Stage, Surgery, SurgeryError, in_order, mix, sites
+from cadenza.surgery import NoEffect, OrderError, Stage, Surgery, SurgeryError, in_order, sites
 
 
 def test_other_algorithms_come_last_as_listed():
@@ -34,12 +34,8 @@ def test_models_are_refused_by_the_name_of_their_wrapper(name):
 
 
 @dataclass(repr=False, eq=False)
-class Elsewhere(Surgery):
+class Elsewhere(Halve):
     stage = Stage.ATTENTION
-
-    def edit(self, site):
-        if isinstance(site.module, nn.Linear):
-            yield mix(site.module, Halved)
 
 
 def test_structure_may_come_after_what_is_not_quantized_and_go_before_it():
