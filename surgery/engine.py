@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from cadenza.surgery.errors import Conflict, NoEffect, OrderError, SurgeryError
 from cadenza.surgery.ledger import Entry, enter, ledger, quantized_within
 from cadenza.surgery.optimizers import Optimizers, as_tuple
-from cadenza.surgery.report import Change, Report, Undos, describe
+from cadenza.surgery.parameters import own_configs
+from cadenza.surgery.report import Change, Report, describe
 from cadenza.surgery.resume import guard
 from cadenza.surgery.retype import Stage, Undo
 from cadenza.surgery.saving import start_saving
-
-WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule", "DataParallel")
+from cadenza.surgery.undos import Undos, refuse_wrapped
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class Surgery(Algorithm):
             NoEffect: nothing matched.
             Conflict: the technique was applied before with other options.
             OrderError: it comes after a surgery that it must precede.
+            SurgeryError: the model is wrapped, sharded or hooked, or the surgery can't be done as asked.
         """
-        if (name := type(model).__name__) in WRAPPERS:
-            raise SurgeryError(f"operate on the model before it is wrapped in {name}, not after")
+        refuse_wrapped(model, "operate")
         report = Report(self.entry, Undos(model, as_tuple(optimizers)))
         report.undos.run(self._steps(model, report))
         if why := self.irreversible():
@@ -134,6 +134,7 @@ class Surgery(Algorithm):
 
     def _steps(self, model: nn.Module, report: Report) -> Iterator[Undo]:
         survey = self.survey(model)
+        own_configs(model)
         yield from start_saving(model)
         yield from self.prepare(model)
         for site in list(sites(model, survey)):
@@ -151,16 +152,25 @@ class Surgery(Algorithm):
             report.already += 1
             return
         before, edited = self.describe(site), False
-        for undo in self.edit(site):
-            edited = True
-            yield undo
+        try:
+            for undo in self.edit(site):
+                edited = True
+                yield undo
+        except NoEffect:
+            raise
+        except SurgeryError as error:
+            self._refuse_quantized(site, error)
+            raise
         if not edited:
             return
-        # A surgery of structure reshapes or replaces weights, which quantized ones don't allow.
-        if self.stage == Stage.STRUCTURE and (found := quantized_within(site.module, site.path)):
-            raise OrderError(f"{found} is in place; apply {self!r} before it")
+        self._refuse_quantized(site)
         yield enter(site.module, report.entry)
         report.changes.append(Change(site.path, before, self.describe(site)))
+
+    def _refuse_quantized(self, site: Site, cause: Exception | None = None) -> None:
+        """Raise if a surgery of structure finds quantized weights, which can't be reshaped or replaced."""
+        if self.stage == Stage.STRUCTURE and (found := quantized_within(site.module, site.path)):
+            raise OrderError(f"{found} is in place; apply {self!r} before it") from cause
 
     def __repr__(self) -> str:
         return str(self.entry)

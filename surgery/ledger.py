@@ -37,13 +37,16 @@ def ledger(module: nn.Module) -> dict[str, Entry]:
 def enter(module: Any, entry: Entry) -> Undo:
     """Add `entry` to the ledger of `module`."""
     module.surgeries = {**ledger(module), entry.name: entry}
+    return lambda: leave(module, entry.name)
 
-    def undo() -> None:
-        module.surgeries = {name: e for name, e in ledger(module).items() if name != entry.name}
-        if not module.surgeries:
-            del module.surgeries
 
-    return undo
+def leave(module: Any, name: str) -> None:
+    """Remove the surgery `name` from the ledger of `module`, if it's there."""
+    rest = {other: entry for other, entry in ledger(module).items() if other != name}
+    if rest:
+        module.surgeries = rest
+    else:
+        module.__dict__.pop("surgeries", None)
 
 
 def history(model: nn.Module) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Edits of parameters, buffers and attributes, each with its undo; new weights by the model's own init."""
 
+import copy
 import zlib
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.ledger import ledger
 from cadenza.surgery.retype import Undo
 
 IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
@@ -16,6 +19,11 @@ IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
 def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
     """Replace `old` by `new` in every module of `root` that holds it, so that tied weights stay tied."""
     places = [(m, name) for m in root.modules() for name, p in m._parameters.items() if p is old]
+    if not places:
+        raise SurgeryError(
+            f"{type(root).__name__} holds no parameter to replace: its weight is computed, by a "
+            "parametrization, pruning or weight norm; remove that first"
+        )
 
     def put(parameter: Parameter) -> None:
         for module, name in places:
@@ -23,6 +31,21 @@ def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
 
     put(new)
     return lambda: put(old)
+
+
+def resize_rows(parameter: Parameter, data: Tensor) -> None:
+    """Give `parameter` the content `data`, of other rows, in place; a gradient follows by `with_rows`."""
+    gradient, parameter.grad = parameter.grad, None
+    # While a graph of before is alive, autograd expects the shape of before, until the dtype changes.
+    parameter.data = data.to(torch.float16 if data.dtype != torch.float16 else torch.float32)
+    parameter.data = data
+    parameter.grad = None if gradient is None else with_rows(gradient, len(data))
+
+
+def with_rows(tensor: Tensor, rows: int) -> Tensor:
+    """The first `rows` of `tensor`, or all of them and zeros."""
+    missing = max(0, rows - len(tensor))
+    return torch.cat([tensor[:rows], tensor.new_zeros(missing, *tensor.shape[1:])])
 
 
 def take_parameter(module: nn.Module, name: str) -> Undo:
@@ -45,14 +68,15 @@ def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:
 
 def store_instead(module: nn.Module, name: str, stored: dict[str, Tensor]) -> Undo:
     """Replace the parameter `name` by the buffers `stored`; one of them may have the same name."""
-    parameters = dict(module._parameters)
-    del module._parameters[name]
+    order = list(module._parameters)
+    old = module._parameters.pop(name)
     remove = add_buffers(module, stored)
 
     def undo() -> None:
         remove()
+        now = {**module._parameters, name: old}  # another parameter may have been replaced meanwhile
         module._parameters.clear()  # refilled in the old order, which the state dict follows
-        module._parameters.update(parameters)
+        module._parameters.update({key: now.pop(key) for key in order if key in now}, **now)
 
     return undo
 
@@ -85,8 +109,9 @@ def leave_to_each_rank(model: nn.Module, names: list[str]) -> Undo:
 def new_weight(host: PreTrainedModel, layer: type[nn.Module], shape: tuple[int, int], like: Tensor) -> Tensor:
     """A new weight for `layer` (`nn.Linear` or `nn.Embedding`), initialized by `host`.
 
-    The content of `like`, the weight that is replaced, is the seed. So the new weight is the same in any
-    order of surgeries, on any rank and device, and the global random state doesn't change.
+    The content of `like`, the weight that is replaced, and its name in `host` are the seed. So the new weight
+    is the same in any order of surgeries, on any rank and device, and equal layers get different ones. The
+    global random state doesn't change.
 
     Args:
         shape: (rows, columns).
@@ -95,7 +120,29 @@ def new_weight(host: PreTrainedModel, layer: type[nn.Module], shape: tuple[int, 
     if like.is_meta:
         return torch.empty(shape, dtype=like.dtype, device="meta")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(zlib.crc32(like.detach().float().cpu().numpy().tobytes()))
+        content = zlib.crc32(like.detach().float().cpu().numpy().tobytes())
+        torch.default_generator.manual_seed(zlib.crc32(_name(host, like).encode(), content))
         module: Any = layer(shape[1], shape[0], bias=False) if layer is nn.Linear else layer(*shape)
         host._init_weights(module)
     return module.weight.detach().to(dtype=like.dtype, device=like.device)
+
+
+def _name(host: PreTrainedModel, weight: Tensor) -> str:
+    """The first name of `weight` in `host`, the same with a head or without; empty if it has none."""
+    found = (name for name, parameter in host.named_parameters() if parameter is weight)
+    return next(found, "").removeprefix(f"{host.base_model_prefix}.")
+
+
+def own_configs(model: nn.Module) -> None:
+    """Give `model` a copy of its config before its first surgery.
+
+    A surgery changes the config, and another model may have been made from the same one. Modules that share a
+    config still do so afterwards.
+    """
+    if any(ledger(module) for module in model.modules()):
+        return
+    copies: dict[int, Any] = {}
+    for module in model.modules():
+        config: Any = vars(module).get("config")
+        if hasattr(config, "to_dict"):
+            module.config = copy.deepcopy(config, copies)

@@ -1,46 +1,13 @@
 """The report of a surgery: what was changed, where, and how to undo it."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.optim import Optimizer
 
 from cadenza.surgery.errors import OrderError, SurgeryError
 from cadenza.surgery.ledger import Entry, quantized_within
-from cadenza.surgery.optimizers import Memory, named_parameters, sync
-from cadenza.surgery.retype import Stage, Undo
-
-
-class Undos:
-    """The undos of a surgery, and the optimizers to update."""
-
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        self.model, self.optimizers = model, optimizers
-        self._undos: list[Undo] = []
-        self._memory: Memory = {}
-
-    def run(self, steps: Iterable[Undo]) -> None:
-        """Run `steps`, keep the undo that each yields, and update the optimizers; undo all if one raises."""
-        before = named_parameters(self.model)
-        try:
-            for undo in steps:
-                self._undos.append(undo)
-            self._memory = sync(self.optimizers, before, named_parameters(self.model), {})
-        except BaseException:
-            self.undo()
-            raise
-
-    def undo(self) -> None:
-        """Undo all steps, the last one first, and restore the optimizers."""
-        before = named_parameters(self.model)
-        while self._undos:
-            self._undos.pop()()
-        sync(self.optimizers, before, named_parameters(self.model), self._memory)
-
-    def forget(self) -> None:
-        """Drop the undos, and free what they hold."""
-        self._undos, self._memory = [], {}
+from cadenza.surgery.retype import Stage
+from cadenza.surgery.undos import Undos
 
 
 @dataclass(frozen=True)
@@ -109,12 +76,16 @@ class Report:
         return f"; left as it is: {path}, {why}{more}"
 
     def undo(self) -> None:
-        """Restore the model and the optimizers to their state before this surgery.
+        """Restore the structure of the model, and the optimizers, to what they were before this surgery.
 
-        Reports may be undone in any order. A second call does nothing.
+        Parameters that the surgery replaced or removed come back with the values that they had then: training
+        in between is lost for them (`glu`: the feed-forwards; `alibi`: the position embeddings). All other
+        parameters keep what was trained, and so do the words of `vocab_padding`. What comes back gets the
+        dtype and the device that the model has now. Reports may be undone in any order. A second call does
+        nothing.
 
         Raises:
-            SurgeryError: the surgery is irreversible.
+            SurgeryError: the surgery is irreversible, or the model was sharded, parametrized or hooked since.
             OrderError: it changed the structure of layers that were quantized later.
         """
         if self.irreversible:

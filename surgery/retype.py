@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cadenza.surgery.errors import Conflict
+from cadenza.surgery.errors import Conflict, SurgeryError
 
 Undo = Callable[[], None]
 """Reverts one change."""
@@ -37,14 +37,20 @@ class Mixin:
     """A class to put in front of a module's class; its `forward` may call `super().forward`.
 
     Define a mixin at the top level of a Python module, so that the retyped model can be pickled:
-    `class Louder(Mixin, of="my_technique", stage=Stage.PRECISION)`.
+    `class Louder(Mixin, of="my_technique", stage=Stage.PRECISION)`. Say `replaces=True` if its `forward` has
+    a case without `super().forward`: then no other mixin's `forward` may stand behind it.
     """
 
     technique: ClassVar[str]
     mixin_stage: ClassVar[Stage]
+    replaces: ClassVar[bool] = False
 
-    def __init_subclass__(cls, of: str | None = None, stage: Stage | None = None, **others: Any) -> None:
+    def __init_subclass__(
+        cls, of: str | None = None, stage: Stage | None = None, replaces: bool | None = None, **others: Any
+    ) -> None:
         super().__init_subclass__(**others)
+        if replaces is not None:
+            cls.replaces = replaces
         if of is not None and stage is not None:
             cls.technique, cls.mixin_stage = of, stage
 
@@ -58,6 +64,7 @@ def mix(module: nn.Module, mixin: type[Mixin]) -> Undo:
     Raises:
         Conflict: the mixin is there already, or the `forward` of one mixin would hide that of another.
     """
+    _refuse_derived(module)
     stock, mixins = _parts(module)
     if mixin in mixins:
         raise Conflict(f"{stock.__name__}: {mixin.technique} is in place already; undo it first")
@@ -69,6 +76,7 @@ def mix(module: nn.Module, mixin: type[Mixin]) -> Undo:
 
 def unmix(module: nn.Module, mixin: type[Mixin]) -> None:
     """Remove `mixin` from the class of `module`, if it's there."""
+    _refuse_derived(module)
     stock, mixins = _parts(module)
     module.__class__ = _mixed(stock, tuple(m for m in mixins if m is not mixin))
 
@@ -98,7 +106,25 @@ def is_stock(module: nn.Module, *names: str) -> bool:
     no import of modeling files.
     """
     stock = stock_class(module)
-    return stock.__name__ in names and stock.__module__.startswith("transformers.models.")
+    return stock.__name__ in names and is_of_transformers(stock)
+
+
+def is_of_transformers(cls: type) -> bool:
+    """Whether `cls` is a model or a layer that transformers defines."""
+    return cls.__module__.startswith("transformers.models.")
+
+
+def is_derived(module: nn.Module) -> bool:
+    """Whether the class of `module` was made of a retyped one, as FSDP and parametrizations make classes."""
+    return hasattr(type(module), "_retyped_from") and "_retyped_from" not in vars(type(module))
+
+
+def _refuse_derived(module: nn.Module) -> None:
+    if is_derived(module):
+        name = type(module).__name__
+        raise SurgeryError(
+            f"{name} was made of a class after surgery, by FSDP or a parametrization; remove that first"
+        )
 
 
 def _parts(module: nn.Module) -> tuple[type, tuple[type, ...]]:
@@ -114,6 +140,7 @@ def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
     body = {
         "__module__": stock.__module__,
         "__qualname__": stock.__qualname__,
+        "__init__": _stock_init(stock),
         "__reduce_ex__": _reduce,
         "_get_name": lambda self: shown,  # what `print(model)` shows
         "_retyped_from": (stock, mixins),
@@ -123,6 +150,18 @@ def _mixed(stock: type, mixins: tuple[type, ...]) -> type:
     return type(stock.__name__, (*mixins, stock), body)
 
 
+def _stock_init(stock: Any) -> Callable:
+    """Makes `type(module)(config)` a stock model: a new object has had no surgery."""
+
+    @wraps(stock.__init__)
+    def __init__(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        _refuse_derived(self)
+        self.__class__ = stock
+        self.__init__(*args, **kwargs)
+
+    return __init__
+
+
 def _forwards(mixins: Sequence[Any]) -> list[Any]:
     """The mixins that define `forward`, the outermost first."""
     return [mixin for mixin in mixins if "forward" in vars(mixin)]
@@ -130,7 +169,7 @@ def _forwards(mixins: Sequence[Any]) -> list[Any]:
 
 def _refuse_hidden(stock: type, forwards: list[Any]) -> None:
     for outer, inner in pairwise(forwards):
-        if "super" not in outer.forward.__code__.co_names:
+        if outer.replaces or "super" not in outer.forward.__code__.co_names:
             raise Conflict(
                 f"{stock.__name__}: {outer.technique} and {inner.technique} both replace what it computes; "
                 "undo one of them first"

@@ -11,8 +11,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The autocast dtype on the device of `x`; None where autocast is off."""
+    """The dtype that autocast casts `x` to; None where autocast is off, and for what it never casts.
+
+    It casts no float64, and nothing on a device without autocast, such as meta.
+    """
     device = x.device.type
+    if x.dtype == torch.float64 or not x.is_floating_point() or not torch.amp.is_autocast_available(device):
+        return None
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.ledger import history
-from cadenza.surgery.retype import Mixin, Stage, Undo, mix, unmix
+from cadenza.surgery.retype import Mixin, Stage, Undo, mix, stock_class, unmix
 
 MODEL_TYPE = "cadenza"
 STUB = "cadenza_remote"
@@ -45,9 +45,20 @@ class SavesSurgeries(Mixin, of="a surgery", stage=Stage.STRUCTURE):
             raise SurgeryError(
                 "push_to_hub=True uploads before surgeries are recorded; call model.push_to_hub()"
             )
+        refuse_adapters(self)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             write_record(self, Path(save_directory))
+
+
+def refuse_adapters(model: Any) -> None:
+    """Raise if peft's adapters are in `model`: its weights have other names then, which no loader knows."""
+    for path, module in model.named_modules():
+        if type(module).__module__.partition(".")[0] == "peft":
+            raise SurgeryError(
+                f"{path}: {type(module).__name__} holds adapters of peft; merge them (merge_and_unload), or "
+                "save the adapters alone (save_pretrained of the PeftModel)"
+            )
 
 
 def write_record(model: Any, folder: Path) -> None:
@@ -63,7 +74,9 @@ def write_record(model: Any, folder: Path) -> None:
 def with_record(fields: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The config `fields` of `model`, with the record of its surgeries added."""
     entries = history(model)
+    stock = stock_class(model)
     record = {
+        "class": f"{stock.__module__}:{stock.__qualname__}",
         "model_type": fields["model_type"],
         "surgeries": {entry.name: dict(entry.options) for entry in entries},
         "version": version("cadenza"),

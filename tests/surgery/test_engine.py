@@ -9,8 +9,8 @@ from torch import nn
 from toy_surgeries import Double, Doubled, Halve, Halved, Quantize, Widen
 
 from cadenza.algorithms import GLU, ALiBi, apply_alibi, apply_glu, apply_low_precision_norm
+from cadenza.attention.modules import is_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import is_attention
 from cadenza.surgery import Conflict, NoEffect, OrderError, Stage, SurgeryError, in_order, mix
 from cadenza.surgery.parameters import take_parameter
 

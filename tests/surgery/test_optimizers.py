@@ -1,6 +1,8 @@
 """Optimizers after a surgery: which group, which place in it, which name, which state."""
 
+import copy
 from dataclasses import dataclass
+from itertools import permutations
 
 import pytest
 import torch
@@ -8,8 +10,8 @@ from families import batch, build
 from torch import nn
 from torch.nn import Parameter
 
-from cadenza.algorithms import apply_alibi, apply_glu
-from cadenza.surgery import Stage, Surgery
+from cadenza.algorithms import apply_alibi, apply_glu, apply_vocab_padding
+from cadenza.surgery import Stage, Surgery, SurgeryError
 from cadenza.surgery.optimizers import as_tuple, sync
 
 
@@ -146,6 +148,91 @@ def test_what_comes_back_has_its_group_and_its_own_state():
     assert optimizer.param_groups[1]["params"] == [old]
     assert torch.equal(optimizer.state[old]["exp_avg"], momentum)
     assert len(optimizer.state) == len(list(model.parameters()))
+
+
+def order(model, optimizer):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def grouped_bert(arrange):
+    """BERT, and an optimizer of two groups whose parameters are `arrange`d."""
+    model = build("bert").train()
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": arrange(matrices)}, {"params": arrange(rest), "weight_decay": 0.0}]
+    return model, torch.optim.AdamW(groups, lr=0.1)
+
+
+@pytest.mark.parametrize("undone", list(permutations(range(3))))
+@pytest.mark.parametrize("arrange", [list, lambda ps: ps[::-1], lambda ps: ps[5:] + ps[:5]])
+def test_the_order_after_undos_in_any_order_is_that_of_before(undone, arrange):
+    """A state dict holds moments by position."""
+    model, optimizer = grouped_bert(arrange)
+    before = order(model, optimizer)
+    reports = [apply(model, optimizers=optimizer) for apply in (apply_alibi, apply_glu, apply_vocab_padding)]
+    for index in undone:
+        reports[index].undo()
+    assert order(model, optimizer) == before
+
+
+def test_a_state_saved_before_a_surgery_fits_after_its_undo():
+    model, optimizer = grouped_bert(list)
+    model(**batch("bert")).loss.backward()
+    optimizer.step()
+    moments = {p: optimizer.state[p]["exp_avg"].clone() for p in model.parameters()}
+    saved = copy.deepcopy(optimizer.state_dict())
+    report = apply_glu(model, optimizers=optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())  # makes new groups
+    report.undo()
+    optimizer.load_state_dict(saved)
+    assert all(torch.equal(optimizer.state[p]["exp_avg"], moment) for p, moment in moments.items())
+
+
+@pytest.mark.parametrize("apply", [apply_alibi, apply_glu, apply_vocab_padding])
+def test_an_optimizer_made_before_or_after_a_surgery_has_the_same_order(apply):
+    early, late = build("bert"), build("bert")
+    optimizer = torch.optim.SGD(early.parameters(), 0.1)
+    apply(early, optimizers=optimizer)
+    apply(late)
+    assert order(early, optimizer) == order(late, torch.optim.SGD(late.parameters(), 0.1))
+
+
+def test_several_optimizers_keep_their_orders():
+    model = build("bert")
+    both = [
+        torch.optim.SGD(ps, 0.1) for ps in (list(model.bert.parameters()), list(model.cls.parameters())[::-1])
+    ]
+    both[1].param_groups[0]["params"] = [p for p in both[1].param_groups[0]["params"] if p.ndim == 1]
+    before = [order(model, optimizer) for optimizer in both]
+    reports = [apply(model, optimizers=both) for apply in (apply_vocab_padding, apply_alibi, apply_glu)]
+    for report in reports:
+        report.undo()
+    assert [order(model, optimizer) for optimizer in both] == before
+
+
+def test_an_order_that_someone_changes_meanwhile_is_kept():
+    model = build("bert")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    report = apply_alibi(model, optimizers=optimizer)
+    optimizer.param_groups[0]["params"].reverse()
+    kept = order(model, optimizer)[0]
+    report.undo()
+    position = "bert.embeddings.position_embeddings.weight"
+    assert [name for name in order(model, optimizer)[0] if name != position] == kept
+
+
+def test_a_state_that_cannot_get_other_rows_is_refused():
+    """Zero isn't the zero of codes."""
+    model = build("bert")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    words = model.get_input_embeddings().weight
+    optimizer.state[words]["codes"] = torch.zeros(words.shape, dtype=torch.uint8)
+    with pytest.raises(
+        SurgeryError, match=r"SGD keeps codes in torch.uint8, .*; operate before its first step"
+    ):
+        apply_vocab_padding(model, optimizers=optimizer)
+    assert len(words) == 90
 
 
 @dataclass(repr=False, eq=False)

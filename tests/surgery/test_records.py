@@ -13,6 +13,7 @@ from cadenza.surgery import SurgeryError, history, ledger
 from cadenza.surgery.checkpoint import parse
 from cadenza.surgery.saving import SavesSurgeries, outermost, with_record
 
+CLASS = "transformers.models.bert.modeling_bert:BertForMaskedLM"
 AUTO = ("MaskedLM", "CausalLM", "MultipleChoice", "QuestionAnswering")
 AUTO += ("SequenceClassification", "TokenClassification")
 
@@ -58,7 +59,12 @@ def test_two_surgeries_on_one_module_are_struck_out_one_by_one():
 def test_what_stock_code_computes_equally_stays_stock():
     model = build("bert")
     apply_unpadding(model)
-    record = {"model_type": "bert", "surgeries": {"Unpadding": {}}, "version": version("cadenza")}
+    record = {
+        "model_type": "bert",
+        "surgeries": {"Unpadding": {}},
+        "version": version("cadenza"),
+        "class": CLASS,
+    }
     fields = {"model_type": "bert", "vocab_size": 90}
     assert with_record(fields, model) == {**fields, "cadenza": record}
     assert fields == {"model_type": "bert", "vocab_size": 90}
@@ -70,6 +76,7 @@ def test_what_it_does_not_gets_a_type_and_classes_of_its_own():
     apply_glu(model, "swiglu", 24)
     found = with_record({"model_type": "bert"}, model)
     assert found["cadenza"] == {
+        "class": CLASS,
         "model_type": "bert",
         "surgeries": {"GLU": {"variant": "swiglu", "intermediate_size": 24}, "Unpadding": {}},
         "version": version("cadenza"),

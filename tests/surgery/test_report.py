@@ -9,7 +9,8 @@ from torch import nn
 from cadenza.algorithms import apply_alibi, apply_glu, apply_quantization_aware_training
 from cadenza.surgery import Change, Report, Stage, SurgeryError
 from cadenza.surgery.ledger import Entry
-from cadenza.surgery.report import Undos, describe
+from cadenza.surgery.report import describe
+from cadenza.surgery.undos import Undos
 
 DOUBLE = Entry(Stage.PRECISION, "Double", {}, keeps_outputs=False)
 

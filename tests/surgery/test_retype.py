@@ -12,8 +12,8 @@ from torch import nn
 from transformers.models.bert.modeling_bert import BertIntermediate
 
 from cadenza.algorithms import apply_glu
-from cadenza.surgery import Conflict, Mixin, NoEffect, Stage, mix, stock_class
-from cadenza.surgery.retype import bound, is_stock, retype
+from cadenza.surgery import Conflict, Mixin, NoEffect, Stage, SurgeryError, mix, stock_class
+from cadenza.surgery.retype import bound, is_stock, retype, unmix
 
 
 class Plain(nn.Module):
@@ -52,6 +52,18 @@ class Negated(Mixin, of="negate", stage=Stage.STRUCTURE):
 class Inverted(Mixin, of="invert", stage=Stage.STRUCTURE):
     def forward(self, x, *args, **kwargs):
         return 1 / x
+
+
+class Sometimes(Mixin, of="sometimes", stage=Stage.PRECISION, replaces=True):
+    def forward(self, x, *args, **kwargs):
+        return x if self.training else super().forward(x, *args, **kwargs)
+
+
+class AlsoSometimes(Sometimes):
+    """Inherits the forward and what it may do."""
+
+    def forward(self, x, *args, **kwargs):
+        return super().forward(x, *args, **kwargs)
 
 
 def test_a_retyped_module_goes_by_its_stock_name():
@@ -94,6 +106,20 @@ def test_a_mixin_that_calls_no_other_stands_innermost_or_is_refused(first, secon
     with pytest.raises(Conflict, match=message):
         mix(module, second)
     assert type(module) is before
+
+
+@pytest.mark.parametrize("mixin", [Sometimes, AlsoSometimes])
+def test_a_mixin_that_calls_the_next_forward_in_some_cases_alone_says_so(mixin):
+    """The code of its forward has a call of `super`, so the code can't tell."""
+    module = Plain()
+    mix(module, Negated)
+    message = r"^Plain: sometimes and negate both replace what it computes; undo one of them first$"
+    with pytest.raises(Conflict, match=message):
+        mix(module, mixin)
+    later = Plain()
+    mix(later, mixin)
+    mix(later, Zeroed)
+    assert later(torch.ones(1)) == 0
 
 
 def test_the_signature_is_the_stock_one_and_what_mixins_add_by_keyword():
@@ -142,6 +168,33 @@ def test_a_call_by_name():
     mix(module, Tripled)
     assert bound(module, (1, 2), {"shift": 3, "more": 4}) == ({"x": 1, "scale": 2, "shift": 3}, {"more": 4})
     assert bound(module, (1,), {}) == ({"x": 1}, {})
+
+
+def test_the_class_of_a_retyped_module_makes_stock_ones():
+    """Also from a config, as peers' tests and `from_pretrained` do."""
+    module = nn.Linear(2, 2)
+    mix(module, Added)
+    made = type(module)(3, out_features=4)
+    assert type(made) is nn.Linear
+    assert made.weight.shape == (4, 3)
+    assert inspect.signature(type(module)) == inspect.signature(nn.Linear)
+    model = build("bert")
+    apply_glu(model)
+    fresh = model.__class__._from_config(model.config)
+    assert {type(m) for m in fresh.modules()} == {type(m) for m in build("bert").modules()}
+    assert len(apply_glu(fresh)) == 4
+
+
+def test_a_class_made_of_a_retyped_one_is_refused():
+    """A parametrization made it, for example: to drop it would leave a module without its weight."""
+    module = nn.Linear(2, 2)
+    mix(module, Added)
+    module.__class__ = derived = type("FromOutside", (type(module),), {})
+    for change in (lambda: mix(module, Silent), lambda: unmix(module, Added), lambda: derived(2, 2)):
+        with pytest.raises(SurgeryError, match="FromOutside was made of a class after surgery"):
+            change()
+    assert type(module) is derived
+    assert stock_class(module) is nn.Linear
 
 
 class Subclassed(BertIntermediate):
