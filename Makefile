@@ -6,7 +6,7 @@ TESTED = -m pytest -q -n 2 --dist worksteal
 # If it is set, each process compiles torch, transformers and composer again: 12 of 27 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install train test test-pins test-gpu mutants check fast bench bench-gpu lint format types link clean
+.PHONY: install train test test-pins test-gpu mutants families check fast bench bench-gpu lint format types link clean
 
 install: .venv/.installed
 
@@ -36,6 +36,9 @@ test-pins: .venv-pins/.installed
 
 mutants: install # how many small changes of the source fail a test: make mutants ARGS="--count 100 --seed 3"
 	$(BIN)/python tests/mutants $(ARGS)
+
+families: install # the table of techniques on text families, which tests compare with what they see
+	$(BIN)/python tests/support/text_families > docs/families.md
 
 check: lint
 	$(MAKE) --no-print-directory --jobs 2 types fast
@@ -75,7 +78,7 @@ types: install link
 
 link: # the folders under their import name, for pyright
 	mkdir -p build/link/cadenza
-	for folder in algorithms attention data losses models quantization recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
+	for folder in algorithms attention checks data losses models probes quantization recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
 
 clean:
 	rm -rf .venv .venv-pins build *.egg-info

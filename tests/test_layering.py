@@ -8,12 +8,14 @@ from paths import ROOT
 # A folder may import itself and these; a folder within another is one of its own.
 MAY = {
     "surgery": set(),
+    "checks": {"algorithms", "attention", "probes", "surgery"},  # late
     "losses": {"surgery"},
     "quantization": {"surgery"},
-    "attention": {"surgery"},
+    "probes": set(),
+    "attention": {"probes", "surgery"},
     "algorithms": {"attention", "losses", "quantization", "surgery"},
     "data": {"attention"},  # two constants: how document_ids are numbered
-    "models": {"algorithms", "data", "surgery"},
+    "models": {"algorithms", "attention", "data", "surgery"},
     "recipe": {"algorithms", "data", "models", "quantization", "surgery"},
     "studies": {"algorithms", "attention", "data", "models", "quantization", "recipe", "surgery"},
 }

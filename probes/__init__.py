@@ -1,0 +1,1 @@
+"""Short calls of a model that leave it as it was."""
