@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cadenza.attention.rope import Rotation, refuse_static
 from cadenza.surgery.retype import bound
 
 CACHES = ("past_key_values", "cache")  # transformers 5.24 renames the first to the second, and takes both
@@ -16,23 +15,6 @@ def cache_of(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     named, others = bound(model, args, kwargs)
     given = {**others, **named}
     return next((given[name] for name in CACHES if given.get(name) is not None), None)
-
-
-def rotation(model: Any, args: tuple, kwargs: dict[str, Any]) -> Rotation:
-    """The positions of the tokens of a call; they follow the cached ones.
-
-    Raises:
-        SurgeryError: the cache is static.
-    """
-    named, _ = bound(model, args, kwargs)
-    cache = cache_of(model, args, kwargs)
-    refuse_static(cache, "bf16_safe_rope")
-    if (positions := named.get("position_ids")) is not None:
-        return Rotation(positions)
-    ids = named.get("input_ids")
-    tokens: Any = named.get("inputs_embeds") if ids is None else ids
-    past = 0 if cache is None else cache.get_seq_length()
-    return Rotation(torch.arange(past, past + tokens.shape[1], device=tokens.device)[None])
 
 
 def stock_positions(model: Any, named: dict[str, Any], tokens: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cadenza.algorithms import apply_bf16_safe_rope
-from cadenza.attention.rope import rotate_pairs, tables
+from cadenza.attention.rotary.tables import tables
 from cadenza.studies import report
 from cadenza.surgery.checkpoint import safe_weights
 
@@ -29,14 +29,19 @@ def stock(x: Tensor, positions: Tensor, inv_freq: Tensor, compute: torch.dtype =
     """The rotation of transformers: angles in float32; cos, sin and the products in `compute`."""
     angles = positions.float()[:, None] * inv_freq.float()
     cos, sin = (torch.cat([t, t], dim=-1).to(compute) for t in (angles.cos(), angles.sin()))
-    a, b = x.to(compute).chunk(2, dim=-1)
-    return x.to(compute) * cos + torch.cat([-b, a], dim=-1) * sin
+    return _rotated(x.to(compute), cos, sin)
 
 
 def exact(x: Tensor, positions: Tensor, inv_freq: Tensor, out: torch.dtype = LOW) -> Tensor:
     """The rotation of `bf16_safe_rope`: angles in float64, products in float32, rounded once."""
-    cos, sin = (t[0, 0].float() for t in tables(positions[None], tuple(inv_freq.tolist()), 1.0))
-    return rotate_pairs(x, cos, sin, out)
+    exact_tables = tables(positions, tuple(inv_freq.tolist()), 1.0)
+    cos, sin = (torch.cat([t, t], dim=-1).float() for t in exact_tables)
+    return _rotated(x, cos, sin).to(out)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
 MODES: dict[str, Rotate] = {

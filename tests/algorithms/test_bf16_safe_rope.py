@@ -6,8 +6,8 @@ import pytest
 import torch
 from families import batch, build, real_logits
 from rotation import rotated
-from transformers import DynamicCache, StaticCache
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from cadenza.algorithms import (
     apply_alibi,
@@ -17,7 +17,6 @@ from cadenza.algorithms import (
     apply_unpadding,
     check_rope,
 )
-from cadenza.attention.rope import ExactRope, Rotation
 from cadenza.surgery import Conflict, NoEffect, SurgeryError
 
 FAMILIES = ("llama", "qwen3", "mistral")
@@ -41,29 +40,35 @@ TYPES = {
 }
 
 
-def config_of(head_dim=128, theta=10_000.0):
-    return build(
-        "llama", head_dim=head_dim, rope_parameters={"rope_type": "default", "rope_theta": theta}
-    ).config
+def rotary_of(head_dim=128):
+    """The rotary embedding of an operated Llama."""
+    model = build(
+        "llama", head_dim=head_dim, rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}
+    )
+    apply_bf16_safe_rope(model)
+    return model.model.rotary_emb
 
 
-def scores(config, positions, query, key, dtype):
+def turned_by(rotary, x, positions):
+    """`x` (batch, heads, tokens, head_dim), rotated by stock code with our tables, rounded to its dtype."""
+    tables = rotary(x, positions)
+    return apply_rotary_pos_emb(x, x, tables.cos, tables.sin)[0].to(x.dtype)
+
+
+def scores(rotary, positions, query, key):
     """(pairs,): q.k of vectors at the two positions of each pair, after our rotation, summed in float64."""
-    rope, turned = ExactRope(LlamaRotaryEmbedding, False), []
-    for x, at in zip((query, key), positions, strict=True):
-        turned.append(Rotation(at[None]).rotate(rope, config, x, x, dtype)[0].double())
-    return (turned[0] * turned[1]).sum(-1).flatten()
+    turned = [turned_by(rotary, x, at[None]) for x, at in zip((query, key), positions, strict=True)]
+    return (turned[0].double() * turned[1].double()).sum(-1).flatten()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_rotation_and_its_gradient(dtype, length):
-    config, generator = config_of(head_dim=16), torch.Generator().manual_seed(0)
+    rotary, generator = rotary_of(head_dim=16), torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, length, 16, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
     weigh = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(dtype)
     at = torch.randint(0, 1000, (2, length), generator=generator)
-    rope = ExactRope(LlamaRotaryEmbedding, False)
-    ours = Rotation(at).rotate(rope, config, x, x, dtype)[0]
+    ours = turned_by(rotary, x, at)
     ours.backward(weigh)
     exact = x.detach().double().requires_grad_()
     theirs = rotated(exact, at[:, None])
@@ -76,11 +81,11 @@ def test_rotation_and_its_gradient(dtype, length):
 
 def test_rounded_frequencies_are_the_catastrophe_and_ours_are_not():
     """The facts' table at position 131,071: 0.99 with a rounded buffer, 2.4e-3 here."""
-    config, generator = config_of(), torch.Generator().manual_seed(1)
+    ours, generator = rotary_of(), torch.Generator().manual_seed(1)
     pairs, last = 20_000, 131_071
     at = torch.stack([torch.full((pairs,), last), torch.randint(0, last + 1, (pairs,), generator=generator)])
     q, k = torch.randn(2, 1, 1, pairs, 128, generator=generator).bfloat16()
-    rotary = LlamaRotaryEmbedding(config)
+    rotary = LlamaRotaryEmbedding(ours.config)
     inverse = rotary.inv_freq.double()
 
     def turned(x, positions, inv_freq):
@@ -96,8 +101,7 @@ def test_rounded_frequencies_are_the_catastrophe_and_ours_are_not():
 
     rounded = rotary.bfloat16().inv_freq.double()
     assert error(exact(rounded)) == pytest.approx(0.99, abs=0.02)
-    ours = error(scores(config, at, q, k, torch.bfloat16))
-    assert ours == pytest.approx(2.4e-3, abs=1e-4)
+    assert error(scores(ours, at, q, k)) == pytest.approx(2.4e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -159,14 +163,6 @@ def test_generation_with_a_cache(family, padding):
             for part in (slice(8), slice(8, 13))
         ]
         assert (torch.cat(parts, 1) - logits).abs().max() < 1e-5
-
-
-def test_a_static_cache_is_refused():
-    model = build("llama")
-    apply_bf16_safe_rope(model)
-    cache = StaticCache(config=model.config, max_cache_len=16)
-    with pytest.raises(SurgeryError, match=r"StaticCache: .* use DynamicCache"):
-        model(torch.ones(1, 3, dtype=torch.long), past_key_values=cache)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,13 +7,12 @@ import pytest
 import torch
 from families import SIZES, batch, build
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from cadenza.algorithms import BF16SafeRoPE, apply_bf16_safe_rope, check_rope
 from cadenza.algorithms.alibi import WithoutRotation
 from cadenza.attention import attention_modules
 from cadenza.attention.plan import plan_of
-from cadenza.attention.rope import ExactRope, Rotation, frequencies, refuse_static, rope_type, tables
+from cadenza.attention.rotary.tables import frequencies, refuse_static, tables
 from cadenza.surgery import Conflict, SurgeryError
 from cadenza.surgery.retype import mix
 
@@ -50,13 +49,12 @@ def test_two_models_in_one():
     stock = [m(ids).logits for m in (model, other)]
     model.other = other
     assert len(apply_bf16_safe_rope(model)) == 6
-    assert other.model.batch_plan.positions.rotary.__name__ == "Qwen3RotaryEmbedding"
     for ours, theirs in zip((model(ids), other(ids)), stock, strict=True):
         assert (ours.logits - theirs).abs().max() < 1e-5
 
 
 def test_a_rotary_embedding_alone_hands_nothing_on():
-    with pytest.raises(SurgeryError, match="pass the whole model; the base model passes positions on"):
+    with pytest.raises(SurgeryError, match="LlamaRotaryEmbedding has no encoder or decoder"):
         apply_bf16_safe_rope(build("llama").model.rotary_emb)
 
 
@@ -97,10 +95,10 @@ def test_long_factors_begin_behind_the_original_length(length):
 
 
 def test_frequencies_are_those_of_the_formula():
-    config = build("llama", rope_parameters={"rope_type": "default", "rope_theta": 81.0}).config
-    config.made_of = {"a set"}  # which JSON does not know
+    model = build("llama", rope_parameters={"rope_type": "default", "rope_theta": 81.0})
+    model.config.made_of = {"a set"}  # which JSON does not know
     with torch.device("meta"):
-        found, scaling = frequencies(LlamaRotaryEmbedding, config)
+        found, scaling = frequencies(model.model.rotary_emb)
     assert found == pytest.approx([81 ** (-i / 4) for i in range(4)])
     assert scaling == 1.0
 
@@ -109,27 +107,12 @@ def test_tables_are_scaled_and_in_float64():
     positions = torch.tensor([[0, 100_001]])
     cos, sin = tables(positions, (1.0, 0.1), 1.5)
     assert cos.dtype == sin.dtype == torch.float64
-    assert cos.shape == (1, 1, 2, 2)
+    assert cos.shape == (1, 2, 2)
     angles = (100_001, 10_000.1)
-    assert cos[0, 0, 1].tolist() == pytest.approx([1.5 * math.cos(x) for x in angles], abs=1e-9)
-    assert sin[0, 0, 1].tolist() == pytest.approx([1.5 * math.sin(x) for x in angles], abs=1e-9)
-    assert sin[0, 0, 0].tolist() == [0.0, 0.0]
+    assert cos[0, 1].tolist() == pytest.approx([1.5 * math.cos(x) for x in angles], abs=1e-9)
+    assert sin[0, 1].tolist() == pytest.approx([1.5 * math.sin(x) for x in angles], abs=1e-9)
+    assert sin[0, 0].tolist() == [0.0, 0.0]
     assert tables(positions.to("meta"), (1.0,), 1.0)[0].device.type == "meta"
-
-
-def test_keys_of_a_cache_stand_right_before_the_first_query():
-    """Turned as if all had come at once; tables are made once for all layers of a call."""
-    rope, config = ExactRope(LlamaRotaryEmbedding, False), build("llama").config
-    generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(2, 1, 1, 7, 8, generator=generator)
-    whole = Rotation(torch.arange(40, 47)[None]).rotate(rope, config, query, key, torch.float32)
-    last = Rotation(torch.arange(44, 47)[None])
-    q, k = last.rotate(rope, config, query[:, :, 4:], key, torch.float32)
-    assert torch.equal(q, whole[0][:, :, 4:])
-    assert torch.equal(k, whole[1])
-    assert len(last._tables) == 1
-    last.rotate(rope, config, query[:, :, 4:], key, torch.bfloat16)
-    assert len(last._tables) == 1
 
 
 def test_which_caches_keep_the_newest_key_last():
@@ -138,9 +121,3 @@ def test_which_caches_keep_the_newest_key_last():
     refuse_static(SimpleNamespace(is_compileable=False), "a window")
     with pytest.raises(SurgeryError, match=r"SimpleNamespace: a window counts .* use DynamicCache"):
         refuse_static(SimpleNamespace(is_compileable=True), "a window")
-
-
-def test_configs_without_a_rope_type():
-    assert rope_type(SimpleNamespace(rope_parameters=None)) == "default"
-    assert rope_type(SimpleNamespace(rope_parameters={"rope_theta": 5.0})) == "default"
-    assert rope_type(SimpleNamespace(rope_parameters={"rope_type": "yarn"})) == "yarn"
