@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cadenza.attention.modules import is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import is_attention, is_cross_attention
+from cadenza.attention.proof import forgets_positions, mixes_by_attention
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -34,8 +35,11 @@ class ALiBi(AttentionSurgery):
     Use it when pretraining from scratch: the model learns faster early on and extrapolates in length. It
     costs about 1 % time. A pretrained model has to be trained again, because its positions are gone.
 
-    Works on any encoder or decoder on the attention interface, with learned or rotary positions.
+    Works on any encoder or decoder with learned or rotary positions, whose tokens meet in attention alone
+    (docs/families.md).
     """
+
+    claims = (mixes_by_attention, forgets_positions)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module = site.module
@@ -58,17 +62,18 @@ class ALiBi(AttentionSurgery):
                 "ALiBi found attention but neither a table of learned positions (position_embeddings, "
                 "wpe) nor rotary embeddings to remove: the model would keep its own positions"
             )
-        return iter(())
+        return super().finish(report, survey)
 
 
-def apply_alibi(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
+def apply_alibi(model: nn.Module, *, optimizers: Optimizers = None, prove: bool = True) -> Report:
     """Give `model` ALiBi in place of its positions, in place; see `ALiBi`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: the model has neither learned nor rotary positions.
+        SurgeryError: the model has neither learned nor rotary positions; or a model of no tested family can't
+            prove that no position remains and that all attention gets the bias.
     """
-    return ALiBi().operate(model, optimizers)
+    return ALiBi(prove=prove).operate(model, optimizers)
 
 
 def alibi_slopes(num_heads: int, device: torch.device | str = "cpu") -> Tensor:

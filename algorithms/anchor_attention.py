@@ -8,8 +8,15 @@ from torch import nn
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.document_ids import take_document_ids
+from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import is_attention, is_cross_attention
+from cadenza.attention.proof import (
+    documents_are_apart,
+    masks_are_known,
+    mixes_by_attention,
+    prove,
+    refuse_scaling_by_length,
+)
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -39,13 +46,15 @@ class AnchorAttention(AttentionSurgery):
         mode: `anchor`, `intra_document` (the anchor is not visible) or `full` (boundaries are ignored).
         reset_positions: whether positions start anew in each document instead of counting through the window.
 
-    Works on any decoder on the attention interface. It combines with `flash_attention` and `bf16_safe_rope`,
-    but not with `alibi`. In mode `anchor` it refuses sliding windows, because they would hide the anchor.
+    Works on any decoder whose tokens meet in attention alone (docs/families.md). It combines with
+    `flash_attention` and `bf16_safe_rope`, but not with `alibi`. In mode `anchor` it refuses sliding windows,
+    because they would hide the anchor.
     """
 
     mode: str = "anchor"
     reset_positions: bool = False
     keeps_outputs = True
+    claims = (mixes_by_attention, masks_are_known)
 
     def __post_init__(self) -> None:
         self._anchor()  # refuses bad options
@@ -53,12 +62,19 @@ class AnchorAttention(AttentionSurgery):
     def _anchor(self) -> Anchor:
         return Anchor(self.mode, self.reset_positions)
 
+    def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
+        if self.prove and report.changes and self.mode != "full":
+            prove(report.model, documents_are_apart)
+        return super().finish(report, survey)
+
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if is_attention(module) and not is_cross_attention(module):
             self._check(site.path, module)
             yield claim(module, documents=self._anchor())
         else:
+            if self.reset_positions and module in base_models(module):
+                refuse_scaling_by_length(module)
             yield from take_document_ids(site, packing=self._anchor())
 
     def _check(self, path: str, attention: Any) -> None:
@@ -68,7 +84,7 @@ class AnchorAttention(AttentionSurgery):
                 "sequence_packing for encoders"
             )
         window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
-        if window is not None and self.mode == "anchor":
+        if window and self.mode == "anchor":  # some configs say 0 for none
             raise SurgeryError(
                 f"{path}: a sliding window of {window} tokens hides the anchor; build the model "
                 "with sliding_window=None, or choose mode intra_document"
@@ -76,13 +92,19 @@ class AnchorAttention(AttentionSurgery):
 
 
 def apply_anchor_attention(
-    model: nn.Module, mode: str = "anchor", reset_positions: bool = False, *, optimizers: Optimizers = None
+    model: nn.Module,
+    mode: str = "anchor",
+    reset_positions: bool = False,
+    *,
+    optimizers: Optimizers = None,
+    prove: bool = True,
 ) -> Report:
     """Let `model` accept windows of documents with an anchor, in place; see `AnchorAttention`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: the mode is unknown, attention is not causal, or a sliding window hides the anchor.
+        SurgeryError: the mode is unknown, attention is not causal, a sliding window hides the anchor, or a
+            model of no tested family can't prove that it keeps documents apart.
         Conflict: `sequence_packing` or `alibi` has been applied.
     """
-    return AnchorAttention(mode, reset_positions).operate(model, optimizers)
+    return AnchorAttention(mode, reset_positions, prove=prove).operate(model, optimizers)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from cadenza.attention.kernels.table import KERNELS
+from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import base_models, is_attention, is_cross_attention
+from cadenza.attention.proof import masks_are_known, mixes_by_attention, rows_equal_stock
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -32,11 +33,14 @@ class FlashAttention(AttentionSurgery):
             the first of flash, flex and sdpa that supports the call.
             `python -m cadenza.attention.kernels` prints what each kernel supports.
 
-    Works on any encoder or decoder on the attention interface. Without caches: undo it to generate.
+    Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md). With `auto` a
+    call that can't be computed by document, such as one with a cache, is left to the stock code, with a
+    warning; a kernel asked for by name refuses it.
     """
 
     kernel: str = "auto"
     keeps_outputs = True
+    claims = (mixes_by_attention, masks_are_known, rows_equal_stock)
 
     def __post_init__(self) -> None:
         if self.kernel != "auto" and self.kernel not in KERNELS:
@@ -56,13 +60,16 @@ class FlashAttention(AttentionSurgery):
             yield claim(module, kernel=self.kernel)
 
 
-def apply_flash_attention(model: nn.Module, kernel: str = "auto", *, optimizers: Optimizers = None) -> Report:
+def apply_flash_attention(
+    model: nn.Module, kernel: str = "auto", *, optimizers: Optimizers = None, prove: bool = True
+) -> Report:
     """Let `kernel` compute the attention of `model`, in place; see `FlashAttention`.
 
     Device, dtype and dropout are checked at the first batch.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: the kernel is unknown, or its package isn't installed.
+        SurgeryError: the kernel is unknown, or its package isn't installed; or a model of no tested family
+            can't prove that its outputs stay equal.
     """
-    return FlashAttention(kernel).operate(model, optimizers)
+    return FlashAttention(kernel, prove=prove).operate(model, optimizers)

@@ -7,6 +7,13 @@ from typing import ClassVar
 from torch import nn
 
 from cadenza.attention.document_ids import take_document_ids
+from cadenza.attention.modules import base_models
+from cadenza.attention.proof import (
+    documents_equal_rows,
+    masks_are_known,
+    mixes_by_attention,
+    refuse_scaling_by_length,
+)
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.optimizers import Optimizers
@@ -29,20 +36,24 @@ class SequencePacking(AttentionSurgery):
     Use it for a fixed number of tokens per batch, or with long rows. `unpadding` also avoids computing on
     padding, and combines with it.
 
-    Works on any encoder or decoder on the attention interface.
+    Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md).
     """
 
     keeps_outputs = True
+    claims = (mixes_by_attention, masks_are_known, documents_equal_rows)
     packs_rows: ClassVar[bool] = True
 
     def edit(self, site: Site) -> Iterator[Undo]:
+        if site.module in base_models(site.module):
+            refuse_scaling_by_length(site.module)
         return take_document_ids(site, packing=True)
 
 
-def apply_sequence_packing(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
+def apply_sequence_packing(model: nn.Module, *, optimizers: Optimizers = None, prove: bool = True) -> Report:
     """Let `model` accept `document_ids`, in place; see `SequencePacking`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
+        SurgeryError: a model of no tested family can't prove that it keeps documents apart.
     """
-    return SequencePacking().operate(model, optimizers)
+    return SequencePacking(prove=prove).operate(model, optimizers)

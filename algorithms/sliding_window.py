@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from cadenza.attention.modules import attention_modules, base_models, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import attention_modules, base_models, is_cross_attention
+from cadenza.attention.proof import mixes_by_attention
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -34,11 +35,12 @@ class SlidingWindow(AttentionSurgery):
         window: the largest distance that is seen, in tokens.
         global_every: the layers 0, n, 2n, ... have no window; None: all layers have one.
 
-    Works on any encoder or decoder on the attention interface.
+    Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md).
     """
 
     window: int
     global_every: int | None = None
+    claims = (mixes_by_attention,)
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -79,12 +81,14 @@ def apply_sliding_window(
     global_every: int | None = None,
     *,
     optimizers: Optimizers = None,
+    prove: bool = True,
 ) -> Report:
     """Give the attention of `model` a sliding window, in place; see `SlidingWindow`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
-        SurgeryError: `window` or `global_every` is too small; layers that share one attention can't differ.
+        SurgeryError: `window` or `global_every` is too small; layers that share one attention can't differ;
+            or a model of no tested family can't prove that all tokens meet in attention.
         Conflict: `anchor_attention` in mode `anchor` has been applied, whose anchor a window hides.
     """
-    return SlidingWindow(window, global_every).operate(model, optimizers)
+    return SlidingWindow(window, global_every, prove=prove).operate(model, optimizers)

@@ -6,8 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import base_models
+from cadenza.attention.proof import (
+    masks_are_known,
+    mixes_by_attention,
+    refuse_scaling_by_length,
+    rows_equal_stock,
+)
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -31,17 +37,19 @@ class Unpadding(AttentionSurgery):
     `flash_attention` on CUDA: the model's own kernel is slower, because it is called once for each run of
     equally long documents.
 
-    Works on any encoder or decoder on the attention interface. Masks are (batch, length); the real tokens of
-    a row are contiguous, with padding on either side. It takes no caches, so undo it to generate, and returns
-    no attention weights.
+    Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md). A call that it
+    can't compute is left to the stock code, with a warning: caches and generation, attention weights, masks
+    with holes or of more dimensions, labels that are predicted from padding.
     """
 
     keeps_outputs = True
+    claims = (mixes_by_attention, masks_are_known, rows_equal_stock)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if module not in base_models(module):
             return
+        refuse_scaling_by_length(module)
         pooler = getattr(module, "pooler", None)
         if pooler is not None and not (isinstance(pooler, nn.Linear) or is_stock(pooler, *POOLERS)):
             raise SurgeryError(
@@ -53,10 +61,11 @@ class Unpadding(AttentionSurgery):
 POOLERS = ("BertPooler", "RobertaPooler", "XLMRobertaPooler")
 
 
-def apply_unpadding(model: nn.Module, *, optimizers: Optimizers = None) -> Report:
+def apply_unpadding(model: nn.Module, *, optimizers: Optimizers = None, prove: bool = True) -> Report:
     """Let `model` compute on real tokens only, in place; see `Unpadding`.
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface.
+        SurgeryError: a model of no tested family can't prove that its outputs stay equal.
     """
-    return Unpadding().operate(model, optimizers)
+    return Unpadding(prove=prove).operate(model, optimizers)

@@ -1,14 +1,14 @@
 """One call of a base model that computes by document, without padding, or only for labelled rows.
 
-1. `describe` turns `attention_mask` or `document_ids` into `Documents`, and computes the positions.
+1. `describe` turns `attention_mask` or `document_ids` into `Documents`, and computes the positions. If the
+   call can't be computed by document, it returns the reason, and the stock `forward` runs.
 2. `unpad` gathers the documents' tokens into one row.
-3. `rotate` passes the positions that the layers rotate by.
+3. `restart_positions` counts positions by document, if an exact rotation claims that.
 4. The stock `forward` runs with the new arguments. Layers hand `documents` on as a keyword argument.
 5. `finish` selects the labelled rows, or scatters the tokens back to their places.
 
 The obvious way unpads inside each attention: every layer moves tokens, and all else is computed on padding.
-Here the batch is read once, with one synchronization. The cost: no cache and no attention weights, and layers
-must pass keyword arguments on.
+Here the batch is read once, with one synchronization. The cost: layers must pass keyword arguments on.
 """
 
 import inspect
@@ -20,14 +20,17 @@ from transformers.utils.generic import ModelOutput
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.documents import PADDING, Documents, from_ids, from_mask
+from cadenza.attention.modules import attention_modules
 from cadenza.attention.positions import CACHES, first_position, stock_positions
-from cadenza.attention.rope import Rotation
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
+from cadenza.surgery.runtime import uncompiled
 
+PADDED = ("last_hidden_state", "hidden_states", "router_logits")  # outputs that have a row for each token
 TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
-UNSUPPORTED = (*CACHES, "encoder_hidden_states", "encoder_attention_mask")
-NO_CACHE = "padding-free attention keeps no cache and sees no other sequence; undo it to generate"
+STOCK_ONLY = (*CACHES, "encoder_hidden_states", "encoder_attention_mask", "cu_seq_lens_q", "cu_seq_lens_k")
+TRACED = "it is traced, and the lengths of documents would become constants"
+IGNORED = -100
 
 
 class BatchCall:
@@ -43,7 +46,7 @@ class BatchCall:
         self.model, self.plan, self.labelled = model, model.batch_plan, labelled
         self.named, self.others = bound(model, args, kwargs)
         self.unpadded: Documents | None = None
-        self._refuse_unsupported()
+        self._refuse_hidden_states()
         wants_dict = self.others.pop("return_dict", None)
         self.wants_dict = model.config.return_dict if wants_dict is None else wants_dict
         self.others["return_dict"] = True
@@ -62,21 +65,34 @@ class BatchCall:
         """How to read `document_ids` if they may contain anchors."""
         return self.plan.packing if isinstance(self.plan.packing, Anchor) else None
 
-    def describe(self, document_ids: Tensor | None) -> None:
-        """Pass the documents to the layers, in place of a mask."""
-        mask = self.named.get("attention_mask")
-        if document_ids is None:
-            documents = from_mask(mask, self.batch, self.length, self.device)
-        else:
-            self._check_ids(document_ids, mask)
-            read = self.anchor.documents if self.anchor else from_ids
-            documents = read(document_ids, self.device)
-        self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
-        # Transformers passes a 4D mask on unchanged. This one fits no scores: a layer that loses `documents`
-        # raises. Without a mask it would attend across documents.
-        self.named["attention_mask"] = torch.ones(1, 1, 0, 0, dtype=torch.bool, device=self.device)
-        self.others["documents"] = documents
+    def describe(self, document_ids: Tensor | None, targets: Tensor | None = None) -> str | None:
+        """Pass the documents to the layers, in place of a mask; or return why that is impossible.
 
+        Args:
+            document_ids: (batch, length); None: each row is one document.
+            targets: (batch, length) the labels of the call, or None.
+        """
+        mask = self.named.get("attention_mask")
+        if reason := self._stock_only():
+            return reason
+        documents = self._documents(document_ids, mask)
+        if isinstance(documents, str):
+            return documents
+        if document_ids is None and (
+            reason := self._other_documents(mask) or self._on_padding(mask, targets)
+        ):
+            return reason
+        if "use_cache" in inspect.signature(stock_class(self.model).forward).parameters:
+            self.named["use_cache"] = False
+        self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
+        # Transformers passes a 4D mask on unchanged. This one fits no scores: attention refuses it without
+        # `documents`. Without a mask a layer that loses `documents` would attend across them.
+        self.named["attention_mask"] = torch.ones(1, 1, 0, 0, dtype=torch.bool, device=self.device)
+        documents.passed = frozenset(self.others)
+        self.others["documents"] = documents
+        return None
+
+    @uncompiled  # else each number of documents would have a graph of its own
     def unpad(self) -> None:
         """Gather the documents' tokens into one row: (batch, length, ...) -> (1, total, ...)."""
         documents: Documents = self.others["documents"]
@@ -87,21 +103,19 @@ class BatchCall:
             self.labelled = self._gathered_places(documents.indices, self.labelled)
         self.unpadded, self.others["documents"] = documents, documents.without_padding()
 
-    def rotate(self, per_document: bool) -> None:
-        """Pass the positions that the layers rotate by."""
-        documents = self.others.get("documents")
-        positions = self.named.get("position_ids")
-        if per_document and documents is not None:
-            if not documents.anchors:
-                positions = documents.scatter(documents.positions[None], *self.tokens.shape[:2])
-            elif not (self.anchor and self.anchor.reset_positions):
-                raise SurgeryError(
-                    "bf16_safe_rope per_document=True loses the distance to the anchor; leave it out, or "
-                    "give anchor_attention reset_positions=True"
-                )
-        if positions is None:
-            positions = torch.arange(self.length, device=self.device)[None]
-        self.others["rope"] = Rotation(positions)
+    def restart_positions(self) -> None:
+        """Count positions from the start of each document, whatever `position_ids` say."""
+        documents: Documents | None = self.others.get("documents")
+        if documents is None:
+            return
+        if not documents.anchors:
+            positions = documents.scatter(documents.positions[None], *self.tokens.shape[:2])
+            self.named["position_ids"] = positions
+        elif not (self.anchor and self.anchor.reset_positions):
+            raise SurgeryError(
+                "bf16_safe_rope per_document=True loses the distance to the anchor; leave it out, or "
+                "give anchor_attention reset_positions=True"
+            )
 
     def finish(self, output: ModelOutput) -> Any:
         """Select the labelled rows, or scatter the tokens back: (1, total, ...) -> (batch, length, ...)."""
@@ -114,15 +128,19 @@ class BatchCall:
 
     def _pad(self, documents: Documents, output: ModelOutput) -> None:
         def padded(tokens: Any) -> Any:
-            if isinstance(tokens, tuple):
-                return tuple(padded(each) for each in tokens)
+            if tokens is None or isinstance(tokens, tuple):
+                return tokens and tuple(padded(each) for each in tokens)
+            if tokens.ndim == 2:  # (total, experts), the logits of a router
+                return documents.scatter(tokens[None], self.batch, self.length).flatten(0, 1)
             return documents.scatter(tokens, self.batch, self.length)
 
-        for name in ("hidden_states", *(() if self.labelled is not None else ("last_hidden_state",))):
-            if output.get(name) is not None:
+        for name in output:
+            if name in PADDED and not (name == PADDED[0] and self.labelled is not None):
                 output[name] = padded(output[name])
-        if output.get("pooler_output") is not None:  # computed from the first token of the whole batch
-            output["pooler_output"] = pooled(self.model, output["last_hidden_state"])
+            elif name == "pooler_output":  # computed from the first token of the whole batch
+                output[name] = pooled(self.model, output["last_hidden_state"])
+            elif name not in PADDED:
+                raise SurgeryError(f"unpadding doesn't know the output {name} of {type(self.model).__name__}")
 
     def _positions(self, documents: Documents, packed: bool) -> Tensor:
         """(batch, length), the positions of the stock model; within each document if `packed`."""
@@ -138,10 +156,7 @@ class BatchCall:
         """(rows,) places in the flattened batch -> places among the tokens gathered by `indices`."""
         places = torch.full((self.batch * self.length,), -1, device=self.device)
         places[indices] = torch.arange(len(indices), device=self.device)
-        gathered = places[labelled]
-        if bool((gathered < 0).any()):
-            raise SurgeryError("labels mark padding tokens; set them to -100 where attention_mask is 0")
-        return gathered
+        return places[labelled]
 
     def _check_ids(self, document_ids: Tensor, mask: Tensor | None) -> None:
         if document_ids.shape != (self.batch, self.length):
@@ -150,19 +165,54 @@ class BatchCall:
         if mask is not None and not torch.equal(mask != 0, document_ids != PADDING):
             raise SurgeryError("attention_mask and document_ids disagree on which tokens are padding")
 
-    def _refuse_unsupported(self) -> None:
-        for name in UNSUPPORTED:
-            if self.named.get(name, self.others.get(name)) is not None:
-                raise SurgeryError(f"{name}: {NO_CACHE}")
-        if self.named.get("use_cache"):
-            raise SurgeryError(f"use_cache=True: {NO_CACHE}")
-        if "use_cache" in inspect.signature(stock_class(self.model).forward).parameters:
-            self.named["use_cache"] = False
-        for name in ("output_attentions", *(["output_hidden_states"] if self.labelled is not None else [])):
-            if self.others.get(name, getattr(self.model.config, name, False)):
-                raise SurgeryError(
-                    f"{name}=True isn't supported with this layout; leave it out, or the labels"
-                )
+    def _documents(self, document_ids: Tensor | None, mask: Tensor | None) -> Documents | str:
+        if document_ids is None:
+            return from_mask(mask, self.batch, self.length, self.device)
+        self._check_ids(document_ids, mask)
+        return (self.anchor.documents if self.anchor else from_ids)(document_ids, self.device)
+
+    def _stock_only(self) -> str | None:
+        """The reason if an argument needs what the computation by document doesn't have."""
+        given = {**self.others, **self.named}
+        if found := [name for name in STOCK_ONLY if given.get(name) is not None]:
+            return f"it passes {found[0]}"
+        if given.get("use_cache"):
+            return "it passes use_cache=True"
+        if given.get("output_attentions", getattr(self.model.config, "output_attentions", False)):
+            return "it asks for attention weights"
+        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        return TRACED if tracing or torch.compiler.is_exporting() else None
+
+    @uncompiled  # reads values
+    def _other_documents(self, mask: Tensor | None) -> str | None:
+        """The reason if `position_ids` start anew, which stock decoders take for a new document."""
+        positions = self.named.get("position_ids")
+        if mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
+            return "position_ids start anew within a row; document_ids would keep documents apart"
+        return None
+
+    @uncompiled  # reads values
+    def _on_padding(self, mask: Tensor | None, targets: Tensor | None) -> str | None:
+        """The reason if a label is predicted from padding, whose hidden state only the stock model has."""
+        if mask is None or (targets is None and self.labelled is None):
+            return None
+        padding = mask == 0
+        if targets is None:
+            found = padding.flatten()[self.labelled].any()
+        else:
+            wanted = targets != IGNORED
+            found = (wanted & padding).any() | (wanted[:, 1:] & padding[:, :-1] & self.causal).any()
+        return "labels are predicted from padding tokens" if bool(found) else None
+
+    @property
+    def causal(self) -> bool:
+        """Whether a label is predicted from the token before it."""
+        return next(attention_modules(self.model)).is_causal
+
+    def _refuse_hidden_states(self) -> None:
+        name = "output_hidden_states"
+        if self.labelled is not None and self.others.get(name, getattr(self.model.config, name, False)):
+            raise SurgeryError(f"{name}=True isn't supported with labels; leave one of them out")
 
 
 def pooled(model: Any, hidden: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
+from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import base_models
 from cadenza.surgery.engine import Site
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.retype import Mixin, Stage, Undo, mix

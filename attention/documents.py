@@ -1,7 +1,7 @@
 """The documents of a batch: where they are, so that attention keeps them apart and skips padding."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Any
@@ -27,12 +27,14 @@ class Documents:
         indices: (total,) places of the documents' tokens in the flattened batch; None: there is no padding.
         anchors: for each document the number of its anchor, a document of one token that it sees besides
             itself; an anchor is its own anchor. Empty: there are no anchors.
+        passed: names of arguments that the caller of the model passed along; no kernel reads them.
     """
 
     lengths: tuple[int, ...]
     device: torch.device
     indices: Tensor | None = None
     anchors: tuple[int, ...] = ()
+    passed: frozenset[str] = frozenset()
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,7 +98,7 @@ class Documents:
 
     def without_padding(self) -> "Documents":
         """The same documents without the padding."""
-        return self if self.indices is None else Documents(self.lengths, self.device, anchors=self.anchors)
+        return self if self.indices is None else replace(self, indices=None, _kept={})
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """The result of `make()`, computed once a batch and kept under `key`."""
@@ -125,19 +127,28 @@ class Documents:
         return [part.view(*run, *part.shape[1:]) for run, part in zip(self.runs, parts, strict=True)]
 
 
-def from_mask(mask: Tensor | None, batch: int, length: int, device: torch.device) -> Documents:
+def from_mask(mask: Tensor | None, batch: int, length: int, device: torch.device) -> "Documents | str":
     """One document for each row: the tokens where the (batch, length) `mask` isn't 0.
 
-    Raises:
-        SurgeryError: the mask has another shape, padding between real tokens, or only padding.
+    Or the reason why the rows aren't documents: the mask has another shape, padding between real tokens, or
+    only padding.
     """
     if mask is None:
-        return Documents((length,) * batch, device)
+        return Documents((length,) * batch, device) if batch * length else "the batch is empty"
     if mask.shape != (batch, length):
-        shape = tuple(mask.shape)
-        raise SurgeryError(f"attention_mask has shape {shape}; padding-free models need {(batch, length)}")
-    ids = torch.where(mask.cpu() != 0, torch.arange(1, batch + 1)[:, None], PADDING)
-    return from_ids(ids, device)
+        return f"attention_mask has shape {tuple(mask.shape)}, and not (batch, length)"
+    return _from_rows(mask, device)
+
+
+@uncompiled  # reads values
+def _from_rows(mask: Tensor, device: torch.device) -> "Documents | str":
+    real = mask.cpu() != 0
+    if not bool(real.any()):
+        return "the batch is nothing but padding"
+    starts = real.diff(dim=1, prepend=torch.zeros_like(real[:, :1])) & real
+    if bool((starts.sum(1) > 1).any()):
+        return "attention_mask has padding between real tokens"
+    return from_ids(torch.where(real, torch.arange(1, len(mask) + 1)[:, None], PADDING), device)
 
 
 @uncompiled  # sizes depend on values

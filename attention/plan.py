@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
-from cadenza.attention.rope import ExactRope
+from cadenza.attention.rotary.tables import ExactRope
 from cadenza.surgery.errors import Conflict
 from cadenza.surgery.retype import Undo
 
@@ -36,7 +36,7 @@ class AttentionPlan(Plan):
     """The plan of an attention module.
 
     Args:
-        positions: how positions enter: a bias to add to the scores, or a rotation by the seam.
+        positions: how positions enter: a bias to add to the scores, or an exact rotation.
         window: a query sees only keys at a distance below it.
         kernel: a name in `cadenza.attention.kernels.table`; it computes by document, without padding.
         documents: what a document sees of other documents.
@@ -63,7 +63,7 @@ class BatchPlan(Plan):
     """The plan of a base model.
 
     Args:
-        positions: the layers rotate by the positions that the base model passes on.
+        positions: an exact rotation, and whether its positions count by document.
         window: some layers see only keys at a distance below it, so they need the keys' positions.
         kernel: the layers compute by document.
         layout: `unpadded`: the layers compute on real tokens only.

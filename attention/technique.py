@@ -1,22 +1,39 @@
 """The base class of techniques that use the attention seam."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import nn
 
+from cadenza.attention.opening import open_seam
 from cadenza.attention.plan import plan_of
-from cadenza.attention.seam import open_seam
+from cadenza.attention.proof import Claim, prove
 from cadenza.surgery.engine import Site, Surgery
+from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Stage, Undo
 
 
+@dataclass(repr=False, eq=False, kw_only=True)
 class AttentionSurgery(Surgery):
-    """Opens the attention seam before its edits, which claim fields of the plans."""
+    """Opens the attention seam before its edits, which claim fields of the plans.
+
+    Args:
+        prove: whether a model of no tested family has to prove that the technique is right on it, by a few
+            short calls (`cadenza.attention.proof`).
+    """
 
     stage = Stage.ATTENTION
+    claims: ClassVar[tuple[Claim, ...]] = ()  # what a model of no tested family has to prove
+    prove: bool = field(default=True, repr=False)
 
     def prepare(self, model: nn.Module) -> Iterator[Undo]:
         yield from open_seam(model)
+
+    def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
+        if self.prove and report.changes:
+            prove(report.model, *self.claims)
+        return iter(())
 
     def describe(self, site: Site) -> str:
         plan = plan_of(site.module)

@@ -13,9 +13,9 @@ from cadenza.attention.call import AttentionCall, additive_mask
 from cadenza.surgery.retype import stock_class
 
 
-def stock_kernel(module: Any) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention function of the stock model."""
-    if module.attention_plan.stock == "sdpa":
+def stock_kernel(module: Any, stock: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The attention function of the stock model, whose implementation is `sdpa` or `eager`."""
+    if stock == "sdpa":
         return ALL_ATTENTION_FUNCTIONS["sdpa"]
     return sys.modules[stock_class(module).__module__].eager_attention_forward
 
@@ -60,13 +60,14 @@ def _dense(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Te
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     mask = _additive(call, query, key)
     causal = call.causal and mask is None
-    if call.module.attention_plan.stock == "sdpa" and not query.is_cuda and key.shape[1] != query.shape[1]:
+    grouped = key.shape[1] != query.shape[1] and not call.own
+    if call.stock == "sdpa" and not query.is_cuda and grouped:
         # With `enable_gqa` torch 2.7 on a CPU materializes the scores: 3x the time, and quadratic memory.
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         options = {"dropout_p": call.dropout, "is_causal": causal, "scale": call.scaling}
         return F.scaled_dot_product_attention(query, key, value, mask, **options).transpose(1, 2)
-    options = {"dropout": call.dropout, "scaling": call.scaling, "is_causal": causal}
-    return stock_kernel(call.module)(call.module, query, key, value, mask, **options)[0]
+    options = {"dropout": call.dropout, "scaling": call.scaling, "is_causal": causal, **call.own}
+    return stock_kernel(call.module, call.stock)(call.module, query, key, value, mask, **options)[0]
 
 
 def _additive(call: AttentionCall, query: Tensor, key: Tensor) -> Tensor | None:
@@ -75,7 +76,7 @@ def _additive(call: AttentionCall, query: Tensor, key: Tensor) -> Tensor | None:
     It depends only on distances, so it is made once a batch for the longest document; others take its corner.
     """
     length, longest = query.shape[-2], call.documents.longest + bool(call.documents.anchors)
-    eager = call.causal and call.module.attention_plan.stock == "eager"
+    eager = call.causal and call.stock == "eager"
     if call.bias is None and not eager and (call.window is None or call.window >= longest):
         return None
     name = "additive", call.bias, call.causal, call.window, query.shape[1], query.dtype
@@ -88,4 +89,4 @@ def _of_length(call: AttentionCall, query: Tensor, key: Tensor, length: int) -> 
     if call.bias is not None:
         q, k = (x[:, :, :1].expand(-1, -1, length, -1) for x in (query, key))
         bias = call.bias(q, k)
-    return additive_mask(None if bool(seen.all()) else seen[None, None], bias, query)
+    return additive_mask(None if bool(seen.all()) else seen[None, None], bias, query, call.stock)

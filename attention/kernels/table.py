@@ -24,7 +24,7 @@ class Kernel:
         run: computes attention by document; shapes as in `cadenza.attention.kernels.sdpa.stock`.
         dtypes: the dtypes of query, key and value, by device.
         head_dims: the head sizes on CUDA; on a CPU any size works.
-        alibi, window, causal, dropout, anchor: whether it supports them.
+        alibi, window, causal, dropout, anchor, softcap, sinks: whether it supports them.
         module: the Python module that it needs besides torch.
         torch: the first version of torch that has it.
     """
@@ -37,6 +37,8 @@ class Kernel:
     causal: bool = True
     dropout: bool = False
     anchor: bool = True
+    softcap: bool = False
+    sinks: bool = False
     module: str | None = None
     torch: tuple[int, int] = (2, 5)
 
@@ -59,12 +61,14 @@ KERNELS: dict[str, Kernel] = {
     "flash": Kernel(flash.flash, {"cuda": HALF}, dropout=True, module="flash_attn"),
     "flex": Kernel(flex.flex, {"cuda": ALL}, range(16, 257)),  # the smallest matrix in Triton is 16 wide
     "fa4": Kernel(flex.fa4, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)),
-    "sdpa": Kernel(sdpa.stock, {"cpu": CPU, "cuda": CPU}, range(1, 2**16), dropout=True),
+    "sdpa": Kernel(  # with a limit of the scores or sinks, the model's own kernel is `eager`
+        sdpa.stock, {"cpu": CPU, "cuda": CPU}, range(1, 2**16), dropout=True, softcap=True, sinks=True
+    ),
     "merged": Kernel(merged.merged, {"cpu": CPU, "cuda": HALF}, range(8, 257, 8), alibi=False, window=False),
 }
 """In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental, or `merged`."""
 
-FEATURES = ("alibi", "window", "causal", "dropout", "anchor")
+FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks")
 AUTO = ("flash", "flex", "sdpa")
 
 
@@ -80,6 +84,8 @@ class Needs:
     causal: bool = False
     dropout: bool = False
     anchor: bool = False
+    softcap: bool = False
+    sinks: bool = False
 
     @classmethod
     def of(cls, call: AttentionCall, query: Tensor) -> "Needs":
@@ -92,6 +98,8 @@ class Needs:
             causal=call.causal,
             dropout=call.dropout > 0,
             anchor=bool(call.documents.anchors),
+            softcap="softcap" in call.own,
+            sinks="s_aux" in call.own,
         )
 
     def __str__(self) -> str:

@@ -136,7 +136,8 @@ def test_the_table_is_printed():
     assert "RuntimeWarning" not in done.stderr
     head, *rows = done.stdout.splitlines()
     assert head.split()[:5] == ["kernel", "here", "cpu", "cuda", "head_dim"]
-    assert head.split()[5:] == ["alibi", "window", "causal", "dropout", "anchor", "varlen"]
+    features = ["alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks"]
+    assert head.split()[5:] == [*features, "varlen"]
     assert [row.split()[0] for row in rows] == list(KERNELS)
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from families import CONFIGS, DECODERS, batch, build
+from families import CONFIGS, batch, build
 from reference import alone, documents, packed, padded, relative, together
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -104,11 +104,12 @@ def test_stock_leaks():
 def test_what_callers_see_is_stock(family, padding):
     model, stock = operated(family, [apply_unpadding]), operated(family, ())
     inputs = batch(family, padding=padding)
+    if padding == "left":  # nothing is predicted from padding
+        inputs["labels"][:, 1:].masked_fill_(inputs["attention_mask"][:, :-1] == 0, -100)
     ours, theirs = (m(**inputs, output_hidden_states=True) for m in (model, stock))
     real = inputs["attention_mask"].bool()
     assert ours.logits.shape == theirs.logits.shape
-    if (family, padding) != ("gpt2", "left"):  # there a row's first token is predicted from padding
-        assert abs(ours.loss - theirs.loss) < 1e-12
+    assert abs(ours.loss - theirs.loss) < 1e-12
     assert (ours.logits - theirs.logits)[real].abs().max() < 1e-12
     assert len(ours.hidden_states) == len(theirs.hidden_states)
     for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
@@ -228,10 +229,6 @@ ids = torch.full((2, 6), 7)
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"attention_mask": torch.tensor([[1, 1, 0, 1, 0, 0]] * 2)}, "interrupted by padding"),
-        ({"attention_mask": torch.zeros(2, 6)}, "nothing but padding"),
-        ({"attention_mask": torch.ones(2, 1, 6, 6)}, r"shape \(2, 1, 6, 6\); .* need \(2, 6\)"),
-        ({"output_attentions": True}, "output_attentions=True"),
         ({"document_ids": torch.ones(2, 5)}, r"document_ids has shape \(2, 5\) for tokens of \(2, 6\)"),
         (
             {"document_ids": torch.ones(2, 6), "attention_mask": torch.tensor([[1, 1, 1, 0, 0, 0]] * 2)},
@@ -247,29 +244,12 @@ def test_what_does_not_fit_is_refused(inputs, said):
         model(input_ids=ids, **inputs)
 
 
-@pytest.mark.parametrize("family", DECODERS)
-def test_decoders_keep_no_cache_and_say_so(family):
-    model = operated(family, [apply_unpadding])
-    assert model(input_ids=ids).past_key_values is None
-    with pytest.raises(SurgeryError, match="undo it to generate"):
-        model.generate(ids[:1], max_new_tokens=2)
-
-
-def test_generation_after_undo():
-    model, stock = build("llama"), build("llama")
-    report = apply_unpadding(model)
-    report.undo()
-    settings = {"max_new_tokens": 3, "do_sample": False}
-    assert torch.equal(model.generate(ids[:1], **settings), stock.generate(ids[:1], **settings))
-
-
 def test_a_layer_that_loses_the_documents_fails():
-    """No silent full attention: the mask that goes along fits nothing."""
     model = operated("bert", [apply_unpadding])
     attend = model.bert.encoder.layer[1].attention.self
     forward = attend.forward
     attend.forward = lambda *args, documents=None, **kwargs: forward(*args, **kwargs)
-    with pytest.raises(RuntimeError, match="size"):
+    with pytest.raises(SurgeryError, match="BertSelfAttention gets no documents"):
         model(input_ids=ids)
 
 

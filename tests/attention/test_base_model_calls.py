@@ -92,33 +92,6 @@ def test_roberta_counts_so_in_each_packed_document():
     assert relative(ours, alone(stock, docs)) < 1e-11
 
 
-@pytest.mark.parametrize(
-    "name", ["past_key_values", "cache", "encoder_hidden_states", "encoder_attention_mask"]
-)
-def test_what_a_call_without_padding_cannot_keep_or_see(name):
-    model = unpadded("bert").bert
-    with pytest.raises(
-        SurgeryError, match=f"{name}: padding-free attention keeps no cache and sees no other"
-    ):
-        model(IDS, **{name: torch.ones(2, 6)})
-
-
-def test_use_cache_is_refused_where_it_is_asked_for():
-    model = unpadded("llama")
-    with pytest.raises(SurgeryError, match="use_cache=True: padding-free attention keeps no cache"):
-        model(IDS, use_cache=True)
-    assert model(IDS, use_cache=False).past_key_values is None
-
-
-@pytest.mark.parametrize("how", ["call", "config"])
-def test_attention_weights_are_refused(how):
-    model = build("bert", attention="eager", output_attentions=how == "config")
-    apply_unpadding(model)
-    with pytest.raises(SurgeryError, match="output_attentions=True isn't supported with this layout"):
-        model(IDS, **({"output_attentions": True} if how == "call" else {}))
-    assert model(IDS, output_attentions=False).logits is not None
-
-
 def test_hidden_states_of_the_config_are_refused_with_labels_alone():
     model = build("bert")
     apply_sparse_prediction(model)

@@ -12,7 +12,7 @@ from dense_anchor import LENGTHS as ANCHORED
 from dense_anchor import attention, difference, ids_of, module
 from families import build
 
-from cadenza.algorithms import apply_anchor_attention, apply_flash_attention, apply_unpadding
+from cadenza.algorithms import apply_flash_attention, apply_unpadding
 from cadenza.algorithms.alibi import AlibiBias
 from cadenza.attention import AttentionPlan
 from cadenza.attention.anchor import Anchor
@@ -21,6 +21,7 @@ from cadenza.attention.documents import Documents
 from cadenza.attention.kernels import flash, flex, sdpa
 from cadenza.attention.kernels.flex import BLOCK
 from cadenza.attention.kernels.merged import merged
+from cadenza.surgery import SurgeryError
 
 
 def test_options_arrive():
@@ -211,45 +212,50 @@ def test_block_masks_and_biases_are_made_where_the_tokens_are():
     assert flex.live_blocks(call_of(documents=documents, window=5, causal=True)).device.type == "meta"
     query, mask = torch.zeros(1, 2, 3, 4, device="meta"), torch.ones(1, 1, 3, 3, device="meta").bool()
     bias = AlibiBias()(query, query)
-    assert (
-        additive_mask(mask, bias, query).device.type == additive_mask(mask, None, query).device.type == "meta"
-    )
+    terms = additive_mask(mask, bias, query, "sdpa"), additive_mask(mask, None, query, "eager")
+    assert {term.device.type for term in terms} == {"meta"}
 
 
+@pytest.mark.parametrize("stock", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_hidden_keys_get_the_lowest_number_of_the_dtype(dtype):
-    """Not -inf: a row that sees nothing must not become NaN."""
+def test_hidden_keys_get_what_the_implementation_can_compute(dtype, stock):
+    """In a row that sees nothing `eager` turns -inf into NaN, and `sdpa` the lowest into wrong gradients."""
     query, mask = torch.zeros(1, 2, 2, 4, dtype=dtype), torch.tensor([[[[True, False]]]])
     bias = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]], dtype=dtype)
-    lowest = torch.finfo(dtype).min
-    for term in (additive_mask(mask, None, query), additive_mask(mask, bias, query)):
+    hidden = -torch.inf if stock == "sdpa" else torch.finfo(dtype).min
+    for term in (additive_mask(mask, None, query, stock), additive_mask(mask, bias, query, stock)):
         assert term.dtype == dtype
-        assert (term[..., 1] == lowest).all()
-    assert additive_mask(mask, None, query)[..., 0].tolist() == [[[0.0]]]
-    assert additive_mask(mask, bias, query)[..., 0].tolist() == [[[1.0], [3.0]]]
+        assert (term[..., 1] == hidden).all()
+    assert additive_mask(mask, None, query, stock)[..., 0].tolist() == [[[0.0]]]
+    assert additive_mask(mask, bias, query, stock)[..., 0].tolist() == [[[1.0], [3.0]]]
+
+
+def test_a_row_that_sees_nothing_has_no_gradient_in_sdpa():
+    """With the lowest number torch's backward on a CPU counts each of the 45 keys once: 45, not 0 or 1."""
+    query, key, value = (torch.randn(1, 1, 45, 8, requires_grad=True) for _ in range(3))
+    term = additive_mask(torch.zeros(1, 1, 45, 45).bool(), None, query, "sdpa")
+    output = torch.nn.functional.scaled_dot_product_attention(query, key, value, term)
+    output.sum().backward()
+    assert not output.any()
+    assert not any(x.grad.any() for x in (query, key, value))
 
 
 def test_what_is_added_of_mask_and_bias():
     query, bias = torch.zeros(1, 1, 1, 4), torch.tensor([[[1.0, 2.0]]])
     given = torch.tensor([[[[0.5, -7.0]]]])
-    assert additive_mask(None, None, query) is None
-    assert additive_mask(None, bias, query).tolist() == [[[[1.0, 2.0]]]]
-    assert additive_mask(given, None, query) is given
-    assert additive_mask(given, bias, query).tolist() == [[[[1.5, -5.0]]]]
+    assert additive_mask(None, None, query, "sdpa") is None
+    assert additive_mask(None, bias, query, "sdpa").tolist() == [[[[1.0, 2.0]]]]
+    assert additive_mask(given, None, query, "sdpa") is given
+    assert additive_mask(given, bias, query, "sdpa").tolist() == [[[[1.5, -5.0]]]]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kernel", [None, "sdpa"])
-def test_documents_in_a_window_see_what_they_see_alone(attention, kernel):
-    model = build("mistral", attention=attention, sliding_window=4).double()
-    docs = reference.documents((5, 9, 4, 3))
-    theirs = reference.alone(build("mistral", attention=attention, sliding_window=4).double(), docs)
-    wide = reference.alone(build("mistral", attention=attention, sliding_window=None).double(), docs)
-    apply_anchor_attention(model, "intra_document")
-    if kernel:
-        apply_flash_attention(model, kernel)
-    inputs = reference.packed(docs, 21)
-    ours = reference.together(model, inputs, inputs["document_ids"] > 0)
-    tolerance = 1e-6  # rotations and eager softmaxes are float32
-    assert reference.relative(ours, theirs) < tolerance
-    assert reference.relative(wide, theirs) > 1e-3, "the window hides nothing"
+def test_options_are_known_or_refused():
+    module = Attention(True, 1)
+    module.attention_plan = AttentionPlan("eager")
+    documents = Documents((5,), torch.device("cpu"))
+    given = {"dropout": 0.1, "scaling": 0.5, "sliding_window": 3, "softcap": 2.0, "use_cache": False}
+    call = AttentionCall.of(module, documents, given)
+    assert (call.dropout, call.scaling, call.window, call.own) == (0.1, 0.5, 3, {"softcap": 2.0})
+    with pytest.raises(SurgeryError, match="Attention passes position_bias to attention, which"):
+        AttentionCall.of(module, documents, {"position_bias": torch.zeros(1)})
+    assert AttentionCall.of(module, documents, {"position_bias": None}).own == {}

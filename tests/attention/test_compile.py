@@ -64,7 +64,7 @@ def gradients(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_layer_in_few_bits_keeps_its_gradients(bits, fresh_graphs):
-    """Each graph ends at its weight, which is quantized behind the stock forward's back."""
+    """The whole model is one graph."""
     torch.manual_seed(0)
     ours, plain = (nn.Sequential(nn.Linear(9, 7), nn.Linear(7, 5)) for _ in range(2))
     plain.load_state_dict(ours.state_dict())
@@ -80,7 +80,7 @@ def test_a_layer_in_few_bits_keeps_its_gradients(bits, fresh_graphs):
     plain(x).square().sum().backward()
     for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
-    assert counter.frame_count > 0, "nothing was compiled"
+    assert counter.frame_count == 1
 
 
 @pytest.fixture

@@ -49,8 +49,12 @@ def test_rows_of_a_mask():
     documents = from_mask(torch.tensor([[0, 1, 1], [2, 0, 0]]), 2, 3, CPU)
     assert documents.lengths == (2, 1)
     assert documents.indices.tolist() == [1, 2, 3]
-    with pytest.raises(SurgeryError, match=r"shape \(2, 3\); padding-free models need \(3, 2\)"):
-        from_mask(torch.ones(2, 3), 3, 2, CPU)
+    assert (
+        from_mask(torch.ones(2, 3), 3, 2, CPU) == "attention_mask has shape (2, 3), and not (batch, length)"
+    )
+    assert from_mask(torch.tensor([[1, 0, 1]]), 1, 3, CPU) == "attention_mask has padding between real tokens"
+    assert from_mask(torch.zeros(1, 3), 1, 3, CPU) == "the batch is nothing but padding"
+    assert from_mask(None, 0, 3, CPU) == "the batch is empty"
 
 
 def test_there_and_back():

@@ -18,12 +18,14 @@ from cadenza.surgery import SurgeryError
 
 EVERY = "float32,bfloat16,float16,float64"
 SAID = """\
-kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  varlen
-flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  yes
-flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  yes
-fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  yes
-sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes
-merged  EVERY  bfloat16,float16  8..256, every 8th  no  no  yes  no  yes  yes""".replace("EVERY", EVERY)
+kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  softcap  sinks  varlen
+flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  no  no  yes
+flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
+fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
+sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes
+merged  EVERY  bfloat16,float16  8..256, every 8th  no  no  yes  no  yes  no  no  yes""".replace(
+    "EVERY", EVERY
+)
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""The modules of a model that matter to attention, and the name of the implementation that they call.
+
+Transformers looks attention up by `config._attn_implementation`. While the seam is open, that is the seam's
+own name. There is one name for each stock implementation, so that a new model made from the config of a
+changed one computes as stock.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from cadenza.attention.plan import plan_of
+from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.retype import Mixin, Stage, bound, stock_class
+
+SEAM = "cadenza"
+SEAMS = {"sdpa": SEAM, "eager": f"{SEAM}_eager"}
+STOCK = {name: stock for stock, name in SEAMS.items()}
+
+
+def attention_modules(model: nn.Module) -> Iterator[Any]:
+    """The attention modules of `model` that call the attention interface."""
+    return (module for module in model.modules() if is_attention(module))
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether `module` calls the attention interface, as transformers' own attention classes do."""
+    if not (hasattr(module, "is_causal") and hasattr(module, "config")):
+        return False
+    return hasattr(sys.modules.get(stock_class(module).__module__), "ALL_ATTENTION_FUNCTIONS")
+
+
+def base_models(model: nn.Module) -> list[Any]:
+    """The models without a head in `model` that use the attention interface; no encoder-decoders.
+
+    Of models in one another it is the innermost, which calls the layers.
+    """
+    found = (m for m in model.modules() if isinstance(m, PreTrainedModel) and m.base_model is m)
+    bases = [m for m in found if not m.config.is_encoder_decoder and any(attention_modules(m))]
+    return [m for m in bases if not any(inner in m.modules() for inner in bases if inner is not m)]
+
+
+def is_cross_attention(module: nn.Module) -> bool:
+    """Whether `module` attends to another sequence; no technique changes that."""
+    named = "CrossAttention" in stock_class(module).__name__
+    in_decoder = getattr(module, "is_decoder", False) and not getattr(module, "is_causal", True)
+    return named or in_decoder or getattr(module, "is_cross_attention", False)
+
+
+def stock_name(name: str) -> str:
+    """The stock implementation of a config that names `name`, which may be the seam.
+
+    Raises:
+        SurgeryError: it is neither `sdpa` nor `eager`.
+    """
+    if (stock := STOCK.get(name, name)) not in SEAMS:
+        raise SurgeryError(f"attn_implementation={stock!r}: load the model with 'sdpa' or 'eager'")
+    return stock
+
+
+class FollowsImplementation(Mixin, of="the attention seam", stage=Stage.ATTENTION):
+    """A model whose `set_attn_implementation` changes the stock implementation behind the seam."""
+
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        model: Any = self
+        before = [(module.config, module.config._attn_implementation) for module in planned(model)]
+        super().set_attn_implementation(*args, **kwargs)
+        try:
+            follow(model)
+        except SurgeryError:
+            for config, name in before:
+                config._attn_implementation = name
+            raise
+
+
+class PassesLabels(Mixin, of="the attention seam", stage=Stage.ATTENTION):
+    """A model with a head that shows its labels to a base model that leaves out padding.
+
+    The base model then knows whether a label is predicted from padding, which the stock model computes.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        model: Any = self
+        plan = plan_of(model.base_model)
+        if plan is not None and plan.by_document and "labelled" not in kwargs:
+            labels = bound(model, args, kwargs)[0].get("labels")
+            if labels is not None and labels.ndim == 2:
+                kwargs["targets"] = labels
+        return super().forward(*args, **kwargs)
+
+
+def planned(model: nn.Module) -> list[Any]:
+    """The modules of `model` with a plan."""
+    return [module for module in model.modules() if plan_of(module) is not None]
+
+
+def follow(model: nn.Module) -> None:
+    """Put the seam in front of an implementation that was set after the seam was opened.
+
+    Raises:
+        SurgeryError: it is neither `sdpa` nor `eager`.
+    """
+    modules = planned(model)
+    names = {id(module.config): stock_name(module.config._attn_implementation) for module in modules}
+    for module in modules:
+        stock = names[id(module.config)]
+        kind = "attention_plan" if "attention_plan" in vars(module) else "batch_plan"
+        setattr(module, kind, replace(plan_of(module), stock=stock))
+        module.config._attn_implementation = SEAMS[stock]
