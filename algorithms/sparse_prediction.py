@@ -9,30 +9,31 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
-from cadenza.attention.seam import base_models
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.losses.cross_entropy import cross_entropy_
+from cadenza.losses.masked_lm import IGNORED, check_labels, is_cross_entropy, loss_name, loss_options
 from cadenza.surgery.engine import Site
 from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix
+from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix, stock_class
 
 __all__ = ["SparsePrediction", "apply_sparse_prediction"]
-
-IGNORED = -100
 
 
 @dataclass(repr=False, eq=False)
 class SparsePrediction(AttentionSurgery):
     """Runs the masked-LM head, and the row-wise part of the last layer, on labelled tokens only.
 
-    The loss and its gradients stay equal. With `labels`, logits are (1, labelled, vocabulary) in the order of
-    the batch. In a training step they are None, because the loss overwrites them with their gradient. A
-    Composer model with training metrics keeps them, and its metrics see the matching labels. Without `labels`
-    everything is stock. MosaicBERT (arXiv 2312.17482) does the same, but scatters the logits to a dense
-    (batch, length, vocabulary) tensor.
+    The loss and its gradients stay equal, with `num_items_in_batch` and under a loss scale as well. With
+    `labels`, logits are (1, labelled, vocabulary) in the order of the batch. In a training step they are
+    None, because the backward overwrites them with their gradient. Two cases keep them: training metrics of a
+    Composer model, which see the matching labels, and a `loss_function` of one's own, which gets the labelled
+    rows alone. Labels on padding count as in stock code; `unpadding` doesn't compute padding, so with it they
+    are an error. Without `labels` everything is stock. MosaicBERT (arXiv 2312.17482) does the same, but
+    scatters the logits to a dense (batch, length, vocabulary) tensor.
 
     Use it for every masked LM: at 30 % masking it leaves less than a third of the head's work.
 
@@ -49,7 +50,8 @@ class SparsePrediction(AttentionSurgery):
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if is_stock(module, *HEADS) and base_models(module):
-            yield set_attributes(module, keeps_logits=site.survey)
+            found = loss_name(stock_class(module))
+            yield set_attributes(module, keeps_logits=site.survey, loss_name=found)
             yield from self._head(module)
         elif _is_composer(module) and is_stock(module.model, *HEADS):
             yield mix(module, LabelledMetrics)
@@ -91,16 +93,19 @@ class LabelledLoss(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
     def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
         if labels is None:
             return super().forward(*args, **kwargs)
+        options = loss_options(self.loss_name, kwargs)
+        check_labels(labels, *args[:1], **kwargs)
         labels = labels.flatten()  # (batch * length,)
-        rows = (labels != IGNORED).nonzero()[:, 0]
+        rows = (labels != options.get("ignore_index", IGNORED)).nonzero()[:, 0]
         labels = labels[rows]  # (labelled,)
-        if self.keeps_logits or not (self.training and torch.is_grad_enabled()):
+        plain = is_cross_entropy(self, self.loss_name, options)
+        if self.keeps_logits or not (plain and self.training and torch.is_grad_enabled()):
             return super().forward(*args, labels=labels[None], labelled=rows, **kwargs)
         wants_dict = kwargs.pop("return_dict", None)
         wants_dict = self.config.return_dict if wants_dict is None else wants_dict
         with sparse_lookup(self):
             output = super().forward(*args, labelled=rows, return_dict=True, **kwargs)
-        loss = cross_entropy_(output["logits"].flatten(0, 1), labels)
+        loss = cross_entropy_(output["logits"].flatten(0, 1), labels, options.get("num_items_in_batch"))
         output = type(output)(**{**output, "loss": loss, "logits": None})
         return output if wants_dict else output.to_tuple()
 
@@ -120,7 +125,7 @@ def sparse_lookup(model: Any) -> Iterator[None]:
         words.sparse = before
 
 
-class LabelledRows(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
+class LabelledRows(Mixin, of="sparse_prediction", stage=Stage.ATTENTION, replaces=True):
     """The attention of the last layer; its output projection and residual run on labelled rows.
 
     The rest of the layer is row-wise, so it runs on these rows alone.

@@ -1,54 +1,74 @@
-"""Cross-entropy that overwrites the logits with their gradient: one buffer where stock code holds three."""
+"""Cross-entropy whose backward writes into the logits: one buffer where stock code holds three."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cadenza.surgery.runtime import uncompiled
 
-CHUNK = {"cpu": 2**18, "cuda": 2**27}  # elements at a time; on a CPU they fit its cache
+CHUNK = {"cpu": 2**18, "cuda": 2**26}  # elements at a time; on a CPU they fit its cache
 
 
 @uncompiled  # a graph may not change its inputs
-def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of `logits` (rows, vocabulary) and `labels` (rows,), a 0-dim tensor.
+def cross_entropy_(logits: Tensor, labels: Tensor, count: Any = None) -> Tensor:
+    """The sum of the cross-entropies of `logits` (rows, vocabulary) and `labels` (rows,), over `count`.
 
-    `logits` hold their gradient afterwards, so neither log-probabilities nor a second gradient take memory of
-    (rows, vocabulary). No label is ignored. Half-precision logits are computed in float32, as under autocast;
-    their gradient is rounded once.
+    No label is ignored. Half-precision logits are computed in float32, as under autocast, and the result is
+    float32. The backward multiplies by the upstream gradient, such as a loss scale, before it rounds to the
+    dtype of `logits`. It writes into `logits`, unless the graph is retained, and so saves a second tensor.
+
+    Args:
+        count: the divisor, a number or a tensor; None: the number of rows, so that the result is their mean.
     """
-    return _CrossEntropy.apply(logits, labels)  # pyright: ignore[reportReturnType]
+    total: Any = _CrossEntropy.apply(logits, labels)
+    if count is None:
+        count = len(labels)
+    return total / (count.to(total.device) if isinstance(count, Tensor) else count)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        rows, vocabulary = logits.shape
-        chunk_rows = max(1, CHUNK.get(logits.device.type, CHUNK["cpu"]) // vocabulary)
-        gradient = logits.detach()
-        parts = zip(gradient.split(chunk_rows), labels.split(chunk_rows), strict=True)
-        ctx.save_for_backward(gradient)
-        if not rows:
-            return logits.new_full((), torch.nan)  # the mean of no rows, as in stock code
-        return torch.cat([_chunk_(chunk, target, rows) for chunk, target in parts]).mean()
+        tops, totals, losses = [], [], []  # of each chunk, (chunk, 1)
+        for chunk, target in _chunks(logits, labels[:, None]):
+            work = _wide(chunk)
+            tops.append(work.amax(1, keepdim=True))
+            totals.append((work - tops[-1]).exp_().sum(1, keepdim=True))
+            losses.append(totals[-1].log() - (work.gather(1, target) - tops[-1]))
+        ctx.save_for_backward(logits, labels[:, None], torch.cat(tops), torch.cat(totals))
+        return torch.cat(losses).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gradient,) = ctx.saved_tensors
-        return gradient.mul_(*upstream), None
+        logits, *others = ctx.saved_tensors
+        if torch.is_grad_enabled():  # with `create_graph`, the gradient has a gradient
+            total = F.cross_entropy(_wide(logits), others[0][:, 0], reduction="sum")
+            return *torch.autograd.grad(total, logits, *upstream, create_graph=True), None
+        gradient = logits.clone() if _graph_is_kept() else logits.detach()
+        for chunk, target, top, total in _chunks(gradient, *others):
+            work = _wide(chunk)
+            work.sub_(top).exp_().mul_(upstream[0] / total)
+            work.scatter_add_(1, target, -upstream[0].expand(target.shape))
+            if work is not chunk:
+                chunk.copy_(work)
+        return gradient, None
 
 
-def _chunk_(logits: Tensor, labels: Tensor, rows: int) -> Tensor:
-    """The losses (chunk,); `logits` (chunk, vocabulary) become the gradient of their sum / `rows`."""
-    work = logits if logits.dtype == torch.float64 else logits.float()
-    top = work.amax(1, keepdim=True)  # (chunk, 1), like `right` and `total`
-    right = work.gather(1, labels[:, None])
-    total = work.sub_(top).exp_().sum(1, keepdim=True)
-    work.mul_(1 / (total * rows))
-    work.scatter_add_(1, labels[:, None], torch.full_like(top, -1 / rows))
-    if work.dtype != logits.dtype:
-        logits.copy_(work)
-    return (total.log() + top - right)[:, 0]
+def _chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """`logits` and `others`, some rows at a time."""
+    elements = CHUNK.get(logits.device.type, CHUNK["cpu"])
+    rows = max(1, elements // logits.shape[1])
+    return zip(*(tensor.split(rows) for tensor in (logits.detach(), *others)), strict=True)
+
+
+def _wide(chunk: Tensor) -> Tensor:
+    """`chunk` in float32; itself if it is in float32 or float64."""
+    return chunk if chunk.dtype == torch.float64 else chunk.float()
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward was called with `retain_graph`, so that the next one needs the logits."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
 from composer.models import HuggingFaceModel
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from cadenza.data import hub
@@ -12,6 +14,21 @@ from cadenza.data.errors import one_line
 from cadenza.models.errors import ModelError, nearest_field
 from cadenza.models.lora import lora_config
 from cadenza.surgery.checkpoint import safe_weights, unsafe_pickles
+
+IGNORED = -100  # the label of a token that isn't predicted
+
+
+class LanguageModel(HuggingFaceModel):
+    """Composer's wrapper, whose loss of a micro-batch without labels is 0.
+
+    It is the mean of nothing, NaN, and would make NaN of the whole batch. A Trainer with
+    `accumulate_train_batch_on_tokens` weighs each micro-batch by its labels, this one by 0.
+    """
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        loss, labels = super().loss(outputs, batch), batch["labels"]
+        read = labels[:, 1:] if self.shift_labels else labels  # a causal LM predicts no first token
+        return torch.where((read != IGNORED).any(), loss, torch.zeros_like(loss))
 
 
 def masked_lm(
@@ -64,9 +81,9 @@ def composer_model(
     """
 
     def metrics() -> list:
-        return [LanguageCrossEntropy(ignore_index=-100), MaskedAccuracy(ignore_index=-100)]
+        return [LanguageCrossEntropy(ignore_index=IGNORED), MaskedAccuracy(ignore_index=IGNORED)]
 
-    return HuggingFaceModel(
+    return LanguageModel(
         model,
         tokenizer=tokenizer,
         use_logits=True,
@@ -93,6 +110,11 @@ def _build(
         model = _from_config(auto, model_type, fields, attention)
     else:
         model = _from_pretrained(auto, pretrained, config or {}, attention)
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
+    if tokenizer is not None and _words(tokenizer) > rows:
+        largest = f"its largest id is {_words(tokenizer) - 1}, the model's embedding has {rows} rows"
+        raise ModelError(f"model: the tokenizer doesn't fit ({largest})")
     adapters = lora_config(lora, causal) if lora else None
     try:
         return composer_model(model, tokenizer, adapters=adapters)
@@ -104,7 +126,12 @@ def _vocabulary(tokenizer: Any, causal: bool) -> dict[str, Any]:
     if tokenizer is None:
         return {}
     ids = ("bos_token_id", "eos_token_id", "pad_token_id") if causal else ("pad_token_id",)
-    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name, None) for name in ids}}
+    return {"vocab_size": _words(tokenizer), **{name: getattr(tokenizer, name, None) for name in ids}}
+
+
+def _words(tokenizer: Any) -> int:
+    """The rows that an embedding needs: ids may have gaps, so that the largest is beyond their number."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
@@ -114,6 +141,9 @@ def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: 
         raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
     for name in fields:
         if not hasattr(known, name):
+            if name == "vocab_size":  # the tokenizer's
+                reason = "has no vocabulary of its own: it isn't a model of text alone"
+                raise ModelError(f"model.model_type {model_type!r} {reason}")
             hint = nearest_field(name, known.to_dict())
             raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
     try:
