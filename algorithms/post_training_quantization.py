@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
+from composer.algorithms import EMA
+from composer.core import Event, State
+from composer.loggers import Logger
+from torch import nn
 
-from cadenza.quantization.eligible import ineligible, untie, wanted
-from cadenza.quantization.formats import FORMATS, require_library
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.eligible import globs, ineligible, refuse_unmatched, untie, wanted
+from cadenza.quantization.experts import expert_weights
+from cadenza.quantization.formats import FORMATS, packed, require_library
+from cadenza.quantization.quantized_linear import Quantized, dequantize
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -16,7 +20,7 @@ from cadenza.surgery.parameters import leave_to_each_rank, set_attributes, store
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Stage, Undo, mix
 
-__all__ = ["PostTrainingQuantization", "apply_post_training_quantization"]
+__all__ = ["PostTrainingQuantization", "apply_post_training_quantization", "dequantize"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -31,48 +35,60 @@ class PostTrainingQuantization(Surgery):
     on every device, so the two modes differ by about 0.8 % of an output.
 
     The codes are buffers, so no optimizer holds them. A checkpoint of another format, or an incomplete one,
-    raises when it is loaded. Biases stay parameters, and LoRA on top trains.
+    raises when it is loaded. Biases stay parameters, and LoRA on top trains; `dequantize(model)` comes before
+    its merging. Averages of buffers move the codes: Composer's EMA is refused, SWA copies them.
 
     Works on any model with `nn.Linear`, and on Falcon.
 
     Args:
         format: `nf4`, `nf4-dq`, `fp4`, `fp4-dq` or `int8`.
-        only: globs of the module paths to quantize, such as `*.mlp.*`. None selects each `nn.Linear` that is
-            not an output head and has no tied weight. The report lists skipped layers with reasons.
-        except_: globs of the module paths to skip; `except` in a recipe.
+        only: a glob, or globs, of the module paths to quantize, such as `*.mlp.*`. None selects each
+            `nn.Linear` that is not an output head and has no tied weight. The report lists skipped layers
+            with reasons.
+        except_: a glob, or globs, of the module paths to skip; `except` in a recipe.
         compute_dtype: `float32`, `bfloat16` or `float16`; None selects the dtype of the input, or autocast's.
         keep_original: whether to keep the original weights in memory, so that the report can undo this.
     """
 
     format: str = "nf4"
-    only: list[str] | None = None
-    except_: list[str] | None = None
+    only: str | list[str] | None = None
+    except_: str | list[str] | None = None
     compute_dtype: str | None = None
     keep_original: bool = field(default=False, repr=False)
     stage = Stage.QUANTIZE
+    _of_another_head = False  # loads with another head: a glob may match the old head alone
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise SurgeryError(f"quantization format {self.format!r} is not one of {', '.join(FORMATS)}")
         if self.compute_dtype not in (None, *DTYPES):
             raise SurgeryError(f"compute_dtype {self.compute_dtype!r} is not one of {', '.join(DTYPES)}")
+        self.only, self.except_ = globs("only", self.only), globs("except", self.except_)
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        if any(isinstance(algorithm, EMA) for algorithm in state.algorithms):
+            raise SurgeryError("EMA would average the codes of quantized layers; leave it out, or choose SWA")
+        super().apply(event, state, logger)
 
     def survey(self, model: nn.Module) -> dict[str, str]:
         """The ineligible layers: path and reason."""
         require_library()
+        for option in () if self._of_another_head else ("only", "except_"):
+            refuse_unmatched(model, option.removesuffix("_"), getattr(self, option))
         return ineligible(model, type(self).__name__, heads=self.only is None)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if not isinstance(module, nn.Linear) or site.path in site.survey or not self._wants(site.path):
             return
-        stored = FORMATS[self.format].pack(_finite(site.path, module.weight))
+        stored, error = packed(site.path, self.format, module.weight)
         attributes = {
             "storage": self.format,
             "stored_names": tuple(stored),
             "compute_dtype": self.compute_dtype,
+            "weight_dtype": module.weight.dtype,
             "bytes_before": module.weight.nbytes,
-            "weight_error": _relative_error(self.format, stored, module.weight),
+            "weight_error": error,
         }
         yield from untie(site)
         yield store_instead(module, "weight", stored)
@@ -80,7 +96,8 @@ class PostTrainingQuantization(Surgery):
         yield mix(module, Quantized)
 
     def finish(self, report: Report, survey: dict[str, str]) -> Iterator[Undo]:
-        report.skipped = {path: why for path, why in survey.items() if self._wants(path)}
+        skipped = {**survey, **expert_weights(report.model)}
+        report.skipped = {path: why for path, why in skipped.items() if self._wants(path)}
         layers: Any = {p: m for p, m in report.model.named_modules() if isinstance(m, Quantized)}
         if not layers:
             return
@@ -94,17 +111,20 @@ class PostTrainingQuantization(Surgery):
         return "" if self.keep_original else "the weights weren't kept; keep_original=True keeps them"
 
     def excluding(self, paths: list[str]) -> Surgery:
-        return replace(self, except_=[*(self.except_ or []), *paths]) if paths else self
+        except_ = [*(globs("except", self.except_) or []), *paths]
+        surgery = replace(self, except_=except_ if paths else self.except_)
+        surgery._of_another_head = True
+        return surgery
 
     def _wants(self, path: str) -> bool:
-        return wanted(path, self.only, self.except_)
+        return wanted(path, globs("only", self.only), globs("except", self.except_))
 
 
 def apply_post_training_quantization(
     model: nn.Module,
     format: str = "nf4",
-    only: list[str] | None = None,
-    except_: list[str] | None = None,
+    only: str | list[str] | None = None,
+    except_: str | list[str] | None = None,
     compute_dtype: str | None = None,
     keep_original: bool = False,
     *,
@@ -118,19 +138,3 @@ def apply_post_training_quantization(
     """
     surgery = PostTrainingQuantization(format, only, except_, compute_dtype, keep_original)
     return surgery.operate(model, optimizers)
-
-
-def _finite(path: str, weight: Tensor) -> Tensor:
-    """`weight` in a dtype that bitsandbytes packs; raises if it isn't finite."""
-    if not weight.is_meta and not weight.isfinite().all():
-        raise SurgeryError(f"{path}: its weight isn't finite everywhere; nothing was quantized")
-    return weight.detach().float() if weight.element_size() > 4 else weight.detach()
-
-
-def _relative_error(format: str, stored: dict[str, Tensor], weight: Tensor) -> float | None:
-    """The Frobenius norm of the error over that of `weight`; None on meta."""
-    if weight.is_meta:
-        return None
-    exact = weight.detach().float()
-    error = FORMATS[format].unpack(tuple(stored.values()), weight.shape, exact.dtype) - exact
-    return float(error.norm() / exact.norm()) if exact.any() else 0.0

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 from composer.algorithms.warnings import NoEffectWarning
 from composer.core import Event, State, Time
 from composer.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 
-from cadenza.quantization.calibration import average_over_ranks, calibrating, set_activation_bounds
+from cadenza.quantization.averages import BUFFERS, new_averages
+from cadenza.quantization.calibration import calibrating, measured, quantized_inputs, set_activation_bounds
 from cadenza.quantization.eligible import ineligible
-from cadenza.quantization.fake_quantized import BUFFERS, FakeQuantized, new_averages
+from cadenza.quantization.experts import expert_weights, other_layers
+from cadenza.quantization.fake_quantized import FakeQuantized
 from cadenza.quantization.integers import check_converted, convert, load_converted
 from cadenza.quantization.nonnegative import nonnegative_inputs
+from cadenza.quantization.ranks import average_over_ranks
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -92,6 +95,7 @@ class QuantizationAwareTraining(Surgery):
     def survey(self, model: nn.Module) -> Layers:
         """Which layers are quantized, and how."""
         skipped = ineligible(model, type(self).__name__, heads=False, kinds=KINDS)
+        skipped |= other_layers(model) | expert_weights(model)
         layers = {
             path: module
             for path, module in model.named_modules()
@@ -107,10 +111,17 @@ class QuantizationAwareTraining(Surgery):
         edge = self.edge_bits if path in layers.edges else None
         weight, activation = (bits and (edge or bits) for bits in (self.weight_bits, self.activation_bits))
         if activation is not None:
-            yield add_buffers(module, new_averages(module, self.granularity == "per_channel"))
-        yield set_attributes(module, weight_bits=weight, activation_bits=activation)
-        yield set_attributes(module, unsigned=path in layers.unsigned, calibrating=activation is not None)
+            yield add_buffers(module, self._new_averages(module))
+        unsigned = path in layers.unsigned
+        yield set_attributes(module, weight_bits=weight, activation_bits=activation, left_out=None)
+        yield set_attributes(module, never_negative=unsigned, unsigned=unsigned)
+        yield set_attributes(module, calibrating=activation is not None)
         yield mix(module, FakeQuantized)
+
+    def _new_averages(self, module: Any) -> dict[str, Tensor]:
+        """The buffers of a layer, for each input channel or for the whole input."""
+        channels = module.weight.shape[1] * getattr(module, "groups", 1)
+        return new_averages(channels if self.granularity == "per_channel" else 1, module.weight.device)
 
     def finish(self, report: Report, survey: Layers) -> Iterator[Undo]:
         report.skipped = survey.skipped
@@ -123,7 +134,7 @@ class QuantizationAwareTraining(Surgery):
     def loaded(self, model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, FakeQuantized):
-                module.refresh()
+                module.loaded()
 
     def match(self, event: Event, state: State) -> bool:
         return event == Event.INIT or (event in AFTER_INIT and self.report is not None)
@@ -133,14 +144,20 @@ class QuantizationAwareTraining(Surgery):
             return super().apply(event, state, logger)
         layers = calibrating(state.model)
         if layers and event == Event.BATCH_END:
-            average_over_ranks(layers)
+            average_over_ranks(list(layers.values()))
         elif layers and event == Event.FIT_END:
-            until = f"calibrate_until={self.calibrate_until}"
-            message = f"activations aren't quantized yet: training ended before {until}"
-            warnings.warn(NoEffectWarning(message), stacklevel=2)
-        elif layers and reached(state, _time(self.calibrate_until)):
+            warnings.warn(NoEffectWarning(self._unfinished(state.model)), stacklevel=2)
+        elif layers and reached(state, _time(self.calibrate_until)) and _is_due(state.model):
             set_activation_bounds(state.model)
             logger.log_metrics({"quantization_aware_training/calibrated": 1.0})
+
+    def _unfinished(self, model: nn.Module) -> str:
+        """What the end of training says of layers that still calibrate."""
+        layers = list(calibrating(model))
+        if len(layers) < len(quantized_inputs(model)):
+            return f"{len(layers)} layers, such as {layers[0]}, have no bounds: training never called them"
+        until = f"calibrate_until={self.calibrate_until}"
+        return f"activations aren't quantized yet: training ended before {until}"
 
 
 def apply_quantization_aware_training(
@@ -169,6 +186,12 @@ def _edges(layers: dict[str, nn.Module]) -> set[str]:
     """The paths of the first convolution and of the last linear layer, if there are any."""
     linear = [path for path, layer in layers.items() if isinstance(layer, nn.Linear)]
     return {*[path for path in layers if path not in linear][:1], *linear[-1:]}
+
+
+def _is_due(model: nn.Module) -> bool:
+    """Whether bounds can be set: for layers that were called, or for none, which is an error."""
+    layers = calibrating(model)
+    return len(layers) == len(quantized_inputs(model)) or bool(measured(layers))
 
 
 def _time(text: str) -> Time:

@@ -1,48 +1,61 @@
 """The end of a calibration: measured averages become fixed bounds, the same on all ranks."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import nn
 
 from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.quantization.ranks import agree, average_over_ranks
 from cadenza.surgery.errors import SurgeryError
 
 
-def calibrating(model: nn.Module) -> list[Any]:
-    """The quantized layers of `model` that still measure their inputs."""
-    return [m for m in model.modules() if isinstance(m, FakeQuantized) and m.calibrating]
+def quantized_inputs(model: nn.Module) -> dict[str, Any]:
+    """The layers of `model` whose inputs are quantized during or after the calibration, by path."""
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, FakeQuantized)}
+    return {path: layer for path, layer in layers.items() if layer.activation_bits is not None}
+
+
+def calibrating(model: nn.Module) -> dict[str, Any]:
+    """The quantized layers of `model` that still measure their inputs, by path."""
+    return {path: layer for path, layer in quantized_inputs(model).items() if layer.calibrating}
+
+
+def measured(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `layers` that have seen a batch in train mode."""
+    return {path: layer for path, layer in layers.items() if layer.input_batches}
 
 
 def set_activation_bounds(model: nn.Module) -> int:
     """Quantize the activations of `model` by the measured bounds from now on; returns the number of layers.
 
-    A layer that has not been called yet continues to measure. In a process group all ranks must call this.
+    A layer that has not been called yet continues to measure. Batches that weren't finite are left out, and a
+    warning names the first layer that got some. In a process group all ranks must call this.
 
     Raises:
-        SurgeryError: no layer has seen a batch in train mode.
+        SurgeryError: no layer has seen a batch in train mode, or ranks calibrate different layers.
     """
-    layers = [layer for layer in calibrating(model) if layer.input_batches]
-    if not layers and not any(isinstance(m, FakeQuantized) and not m.calibrating for m in model.modules()):
-        raise SurgeryError("no quantized layer has seen a batch in train mode, so there are no bounds to set")
-    average_over_ranks(layers)
-    for layer in layers:
+    layers = calibrating(model)
+    agree(list(layers))
+    average_over_ranks(list(layers.values()))
+    _warn_of_left_out(layers)
+    ending = measured(layers)
+    if not ending and len(layers) == len(quantized_inputs(model)):
+        finite = " that was finite" if any(layer.left_out for layer in layers.values()) else ""
+        raise SurgeryError(
+            f"no quantized layer has seen a batch in train mode{finite}, so there are no bounds to set"
+        )
+    for layer in ending.values():
         layer.set_bound()
-    return len(layers)
+    return len(ending)
 
 
-def average_over_ranks(layers: Sequence[Any]) -> None:
-    """Replace the averages of `layers` by their mean over all ranks.
-
-    Moving averages are linear, so the result does not depend on how often this is called.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return
-    flat = torch.cat([layer.averages.flatten() for layer in layers])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    sizes = [layer.averages.numel() for layer in layers]
-    for layer, part in zip(layers, flat.split(sizes), strict=True):
-        layer.averages.copy_(part.view_as(layer.averages))
+def _warn_of_left_out(layers: Mapping[str, Any]) -> None:
+    counts = {path: int(layer.left_out or 0) for path, layer in layers.items()}
+    if some := {path: count for path, count in counts.items() if count}:
+        path, count = next(iter(some.items()))
+        more = f", and of {len(some) - 1} more layers" if len(some) > 1 else ""
+        warnings.warn(
+            f"{count} batches that weren't finite are left out of the bounds of {path}{more}", stacklevel=3
+        )

@@ -1,4 +1,4 @@
-"""Which layers of a model can be quantized, and why the others can't."""
+"""Which layers of a model can be quantized and are selected, and why the others can't."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,15 +15,6 @@ from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.retype import Stage, Undo, is_stock, stock_class
 
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # use weights of layers without calling them
-
-
-def wanted(path: str, only: list[str] | None, except_: list[str] | None) -> bool:
-    """Whether a module's path matches a glob of `only` (None matches all) and no glob of `except_`."""
-
-    def matches(globs: list[str]) -> bool:
-        return any(fnmatchcase(path, glob) for glob in globs)
-
-    return (only is None or matches(only)) and not matches(except_ or [])
 
 
 def ineligible(
@@ -92,6 +83,8 @@ def _unfit(site: Site, kinds: tuple[type, ...]) -> str | None:
     module: Any = site.module
     if stock_class(module) not in kinds and not is_stock(module, "FalconLinear"):
         return f"{stock_class(module).__name__} is not {' or '.join(f'nn.{kind.__name__}' for kind in kinds)}"
+    if module._parameters.get("weight") is None:
+        return "its weight is computed from other tensors, as after pruning or weight_norm"
     if module.weight.numel() == 0:
         return "its weight is empty"
     return None if module.weight.is_floating_point() else f"its weight is of {module.weight.dtype}"
@@ -123,3 +116,34 @@ def _last(model: Any) -> nn.Module | None:
     inner = set(base.modules()) if isinstance(base, nn.Module) else set()
     outer = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inner]
     return outer[-1] if outer else None
+
+
+def wanted(path: str, only: list[str] | None, except_: list[str] | None) -> bool:
+    """Whether a module's path matches a glob of `only` (None matches all) and no glob of `except_`."""
+
+    def matches(globs: list[str]) -> bool:
+        return any(fnmatchcase(path, glob) for glob in globs)
+
+    return (only is None or matches(only)) and not matches(except_ or [])
+
+
+def globs(name: str, given: Any) -> list[str] | None:
+    """The option `name`, globs of module paths, as a list; a single text is one glob.
+
+    Raises:
+        SurgeryError: it is neither a text nor a list of texts.
+    """
+    found = [given] if isinstance(given, str) else given
+    if found is None:
+        return None
+    if not isinstance(found, list | tuple) or not all(isinstance(glob, str) for glob in found):
+        raise SurgeryError(f"{name} is {given!r}; it must be a glob of module paths or a list of such globs")
+    return list(found)
+
+
+def refuse_unmatched(model: nn.Module, name: str, given: list[str] | None) -> None:
+    """Raise if a glob of the option `name` matches no module of `model`: it may be misspelt."""
+    paths = [path for path, _ in model.named_modules()]
+    for glob in given or ():
+        if not any(fnmatchcase(path, glob) for path in paths):
+            raise SurgeryError(f"{name}: {glob!r} matches no module of {type(model).__name__}")

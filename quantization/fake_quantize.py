@@ -58,32 +58,46 @@ def quantize_weight(weight: Tensor, bits: int) -> Tensor:
 
 
 class _Quantize(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
-        ctx.save_for_backward(x, scale)
-        ctx.options = bits, signed
+    def forward(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
         return _dequantized(codes(x, scale, bits, signed), scale, x.dtype)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        x, scale, *ctx.options = inputs
+        ctx.save_for_backward(x, scale)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, scale = ctx.saved_tensors
-        bits, signed = ctx.options
-        bound = scale * (qmax(bits) if signed else 2**bits)
-        margin = x.abs().neg().add(bound) if signed else bound - x  # negative outside of the bound
-        # The kernel of ReLU's backward; a mask and a product would take twice as long.
-        threshold = -torch.finfo(torch.float32).tiny if signed else 0.0  # the signed bound itself is inside
-        return _ops.threshold_backward(grad, margin.to(grad.dtype), threshold), None, None, None
+        return _within(grad, *ctx.saved_tensors, *ctx.options), None, None, None
 
 
 class _QuantizeWeight(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bits: int) -> Tensor:
+    def forward(weight: Tensor, bits: int) -> Tensor:
         scale = weight_scale(weight, bits)
         return _dequantized(codes(weight, scale, bits, signed=True), scale, weight.dtype)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return grad, None
+
+
+def _within(grad: Tensor, x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+    """`grad` where `x` is within the bound, zero elsewhere."""
+    bound = scale * (qmax(bits) if signed else 2**bits)
+    margin = x.abs().neg().add(bound) if signed else bound - x  # negative outside of the bound
+    # The kernel of ReLU's backward; a mask and a product would take twice as long.
+    threshold = -torch.finfo(torch.float32).tiny if signed else 0.0  # the signed bound itself is inside
+    return _ops.threshold_backward(grad, margin.to(grad.dtype), threshold)
 
 
 def _dequantized(integers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

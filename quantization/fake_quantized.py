@@ -5,9 +5,9 @@
 3. The weight is quantized in every forward; its gradient reaches the stock parameter.
 4. The stock forward of the layer runs on both.
 
-The obvious way is a new layer that calls `F.linear` or `F.conv2d`. Here the quantized weight is put into the
-`__dict__` of the module during the call, where the stock forward finds it before the parameter. So padding
-modes, groups and other mixins keep working, but two threads can't call the same layer at once.
+The obvious way is a new layer that calls `F.linear` or `F.conv2d`. Here the stock forward runs on a stand-in:
+an object of the same class that shares all with the layer but its weight. So padding modes, groups and other
+mixins keep working, and threads may share a layer.
 """
 
 from typing import Any
@@ -15,28 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cadenza.quantization import averages
 from cadenza.quantization.fake_quantize import quantize, quantize_weight, scale_of
+from cadenza.quantization.ranks import leave_to_this_rank
+from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage
-
-BUFFERS = ("input_averages", "input_batches", "calibrated")
-DECAY = 0.1  # the weight of a new batch in the moving averages
+from cadenza.surgery.runtime import uncompiled
 
 
 class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZE):
     """The mixin of an `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
 
-    Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `unsigned` (whether
-    inputs are never negative), and `calibrating`, a copy of the buffer `calibrated` that can be read without
-    waiting for the device. The averages are float32 numbers stored as the bits of int32, so that casts of a
-    model don't round them.
+    Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `never_negative`
+    (what tracing says of inputs), `unsigned` (whether that held in the calibration, too), `calibrating`, a
+    copy of the buffer `calibrated` that can be read without waiting for the device, and `left_out`, the
+    number of batches that weren't finite (None: no batch yet).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        self.__dict__["weight"] = self._quantized_weight()
-        try:
-            return super().forward(self._quantized_input(input))
-        finally:
-            del self.__dict__["weight"]
+        entering = self._quantized_input(input)
+        stand_in = object.__new__(type(self))
+        stand_in.__dict__ = {**self.__dict__, "weight": self._quantized_weight()}
+        return super(FakeQuantized, stand_in).forward(entering)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _quantized_weight(self) -> Tensor:
         return self.weight if self.weight_bits is None else quantize_weight(self.weight, self.weight_bits)
@@ -44,44 +44,48 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
     def _quantized_input(self, x: Tensor) -> Tensor:
         if self.activation_bits is None:
             return x
+        measures = self.training and torch.is_grad_enabled()
+        if self.calibrating and not measures and not x.is_meta:
+            self.refresh()  # in an average of models the buffers change, but no flag
         if self.calibrating:
-            if self.training and torch.is_grad_enabled():
+            if self.training and _is_measurable(x):
                 self.observe(x.detach())
             return x
         return quantize(x, self.input_scale(), self.activation_bits, not self.unsigned)
 
     def observe(self, x: Tensor) -> None:
-        """Add the maxima and minima of `x` to the averages."""
+        """Add the maxima and minima of `x` to the averages, unless some aren't finite."""
         channel_dim = x.ndim - 1 - self._spatial_dims
-        over = [d for d in range(x.ndim) if d != channel_dim or self.averages.shape[1] == 1]
-        high = x.amax(over)  # (channels,) or ()
-        low = torch.zeros_like(high) if self.unsigned else x.amin(over)
-        self.averages.lerp_(torch.stack([high, low]).view_as(self.averages).float(), DECAY)
-        self.input_batches += 1
+        over = [d for d in range(x.ndim) if d != channel_dim or self.input_averages.shape[1] == 1]
+        extremes = torch.stack([x.amax(over), x.amin(over)]).view_as(self.input_averages).float()
+        left_out = ~averages.add_batch(self, extremes)
+        self.left_out = left_out.long() if self.left_out is None else self.left_out + left_out
 
     @property
     def averages(self) -> Tensor:
         """(2, channels or 1) float32: the moving averages of maxima and minima, which start at zero."""
-        return self.input_averages.view(torch.float32)
+        return averages.averages(self)
 
     def input_scale(self) -> Tensor:
-        """The scale of the input, (channels or 1, 1, ...), which broadcasts to the input from the right.
-
-        The averages are corrected for their start at zero, as in Adam.
-        """
-        correction = 1 - (1 - DECAY) ** self.input_batches.float()
-        bound = self.averages.abs().amax(0) / correction
+        """The scale of the input, (channels or 1, 1, ...), which broadcasts to the input from the right."""
+        bound = self.averages.abs().amax(0) / averages.weight(self)
         return scale_of(bound, self.activation_bits, not self.unsigned).view(-1, *[1] * self._spatial_dims)
 
     def set_bound(self) -> None:
         """End the calibration."""
-        self.calibrated.fill_(True)
-        self.calibrating = False
+        self.calibrated.fill_(averages.ONE)
+        self.refresh()
 
     def refresh(self) -> None:
-        """Update `calibrating` after the buffers were loaded."""
-        if self.activation_bits is not None:
-            self.calibrating = not bool(self.calibrated)
+        """Update `calibrating` and `unsigned` from the buffers."""
+        self.calibrating = not bool(self.calibrated)
+        self.unsigned = self.never_negative and not bool((self.input_averages[1] < 0).any())
+
+    def loaded(self) -> None:
+        """Update all that depends on the buffers, after they were filled from a file or a copy."""
+        if self.activation_bits is not None and not self.calibrated.is_meta:
+            averages.upgrade(self)
+            self.refresh()
 
     @property
     def _spatial_dims(self) -> int:
@@ -97,12 +101,30 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.refresh()
+        self.loaded()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # pyright: ignore[reportAttributeAccessIssue]
+        self.__dict__.setdefault("never_negative", self.unsigned)  # pickled by version 0.1
+        self.__dict__.setdefault("left_out", None)
+        self.loaded()
 
 
-def new_averages(module: Any, per_channel: bool) -> dict[str, Tensor]:
-    """The buffers of a layer at the start of its calibration."""
-    channels = module.in_features if isinstance(module, nn.Linear) else module.in_channels
-    zeros = torch.zeros(2, channels if per_channel else 1, dtype=torch.int32, device=module.weight.device)
-    batches, calibrated = (zeros.new_zeros((), dtype=dtype) for dtype in (torch.int64, torch.bool))
-    return dict(zip(BUFFERS, (zeros, batches, calibrated), strict=True))
+@uncompiled
+def _is_measurable(x: Tensor) -> bool:
+    """Whether `x` is to be measured; if so, DDP is told to leave the averages to this rank.
+
+    The recomputation of a checkpointed forward, which runs in the backward pass, isn't measured again.
+
+    Raises:
+        SurgeryError: a transform of torch.func runs, which can't change buffers.
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        raise SurgeryError(
+            "a layer that calibrates can't measure its input within torch.func.grad or vmap; call "
+            "set_activation_bounds before, or model.eval()"
+        )
+    if x.numel() == 0 or torch._C._current_graph_task_id() != -1:
+        return False
+    leave_to_this_rank()
+    return True

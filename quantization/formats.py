@@ -3,10 +3,8 @@
 1. `pack` turns a weight (out, in) into named tensors: codes, and statistics such as the absmax of a block.
 2. `unpack` turns those tensors back into a matrix (out, in).
 3. `product` multiplies an input (..., in) by the transposed matrix, where possible without unpacking it.
-4. `Product` adds the gradient of the input. Its backward unpacks the matrix again, to save memory.
 
-The kernels are bitsandbytes', but not the layers and parameters. Statistics are float32 numbers stored as the
-bits of int32 tensors: casts of a model (`model.half()`, FSDP's `buffer_dtype`) round floats, but no integers.
+The kernels are bitsandbytes', but not the layers and parameters. Statistics are stored as in `bits.py`.
 """
 
 from collections.abc import Sequence
@@ -17,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cadenza.quantization.int8 import Int8, as_bits, as_floats
 from cadenza.surgery.errors import SurgeryError
 
 BLOCK = 64  # weights that share an absmax
 NESTED_BLOCK = 256  # absmax values that share an absmax of their own
-OUTLIER = 6.0  # input features of this size or more stay in 16 bits (LLM.int8, arXiv 2208.07339, section 3.2)
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Stored = Sequence[Tensor]
@@ -43,10 +41,15 @@ class FourBit(NamedTuple):
         name = f"{self.codebook}_absmax"
         codes, absmax = ops.quantize_4bit(weight.contiguous(), BLOCK, self.codebook, torch.uint8)
         if not self.nested:
-            return {"weight": codes, name: _bits(absmax)}
+            return {"weight": codes, name: as_bits(absmax)}
         mean = absmax.mean()
         codes8, nested = ops.quantize_blockwise(absmax - mean, _code_values(weight.device), NESTED_BLOCK)
-        return {"weight": codes, name: codes8, f"nested_{name}": _bits(nested), f"{name}_mean": _bits(mean)}
+        return {
+            "weight": codes,
+            name: codes8,
+            f"nested_{name}": as_bits(nested),
+            f"{name}_mean": as_bits(mean),
+        }
 
     def unpack(self, stored: Stored, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """The matrix (out, in) in `dtype` that `stored` represents."""
@@ -62,40 +65,21 @@ class FourBit(NamedTuple):
         if not x.is_cuda or x.dtype not in KERNEL_DTYPES:
             return F.linear(x, self.unpack(stored, shape, x.dtype))
         if not self.nested:
-            return ops.gemm_4bit(x, stored[0], shape, _floats(stored[1]), BLOCK, self.codebook)
+            return ops.gemm_4bit(x, stored[0], shape, as_floats(stored[1]), BLOCK, self.codebook)
         codes, absmax, nested, mean = stored
-        inner = {"absmax_8bit": absmax, "absmax_code": _code_values(x.device), "absmax_offset": _floats(mean)}
-        return ops.gemm_4bit(x, codes, shape, _floats(nested), BLOCK, self.codebook, **inner)
+        inner = {
+            "absmax_8bit": absmax,
+            "absmax_code": _code_values(x.device),
+            "absmax_offset": as_floats(mean),
+        }
+        return ops.gemm_4bit(x, codes, shape, as_floats(nested), BLOCK, self.codebook, **inner)
 
     def _absmax(self, stored: Stored) -> Tensor:
         if not self.nested:
-            return _floats(stored[1])
+            return as_floats(stored[1])
         _, codes8, nested, mean = stored
-        values, absmax = _code_values(codes8.device), _floats(nested)
-        return ops.dequantize_blockwise(codes8, absmax, values, NESTED_BLOCK, torch.float32) + _floats(mean)
-
-
-class Int8(NamedTuple):
-    """A weight is a multiple of the absmax of its row / 127 (LLM.int8, arXiv 2208.07339); 8 bits a weight."""
-
-    def pack(self, weight: Tensor) -> dict[str, Tensor]:
-        """The codes (out, in, 1) and the absmax of rows; the last axis refuses loads of float weights."""
-        codes, absmax, _ = ops.int8_vectorwise_quant(weight.to(torch.float16).contiguous())
-        return {"weight": codes[..., None], "int8_absmax": _bits(absmax)}
-
-    def unpack(self, stored: Stored, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        codes, absmax = stored
-        return (codes.view(shape) * (_floats(absmax) / 127)[:, None]).to(dtype)
-
-    def product(self, x: Tensor, stored: Stored, shape: torch.Size) -> Tensor:
-        """x (..., in) times the transposed matrix, (..., out), in int8 except for outlier features of x."""
-        rows, codes, absmax = x.reshape(-1, shape[1]), stored[0].view(shape), _floats(stored[1])
-        if len(rows) == 0:
-            return x.new_empty(*x.shape[:-1], shape[0])
-        half = rows.to(torch.float16, copy=True)  # the kernel writes into its input
-        row_codes, row_absmax, outliers = ops.int8_vectorwise_quant(half, OUTLIER)
-        out, _ = ops.int8_mixed_scaled_mm(rows, row_codes, codes, row_absmax, absmax, outliers)
-        return out.view(*x.shape[:-1], shape[0])
+        values, absmax = _code_values(codes8.device), as_floats(nested)
+        return ops.dequantize_blockwise(codes8, absmax, values, NESTED_BLOCK, torch.float32) + as_floats(mean)
 
 
 FORMATS: dict[str, FourBit | Int8] = {
@@ -119,29 +103,34 @@ def require_library() -> None:
         raise SurgeryError("quantization needs bitsandbytes: pip install 'cadenza[quantization]'") from error
 
 
-class Product(torch.autograd.Function):
-    """x times the transposed matrix of format `name`; forward unpacks it if `unpack`, backward always."""
+def packed(path: str, format: str, weight: Tensor) -> tuple[dict[str, Tensor], float | None]:
+    """The stored tensors of the weight of the layer at `path`, and their error.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, name: str, shape: torch.Size, unpack: bool, *stored: Tensor) -> Tensor:
-        ctx.save_for_backward(*stored)
-        ctx.matrix = name, shape
-        form = FORMATS[name]
-        return F.linear(x, form.unpack(stored, shape, x.dtype)) if unpack else form.product(x, stored, shape)
+    The error is the Frobenius norm of the difference over that of `weight`; None on meta.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (name, shape), (grad,) = ctx.matrix, grads
-        matrix = FORMATS[name].unpack(ctx.saved_tensors, shape, grad.dtype)
-        return grad @ matrix, None, None, None, *(None for _ in ctx.saved_tensors)
+    Raises:
+        SurgeryError: the weight isn't finite in float32, or nothing of it is left.
+    """
+    exact = weight.detach()
+    given = exact.float() if exact.element_size() > 4 else exact
+    if not exact.is_meta and not given.isfinite().all():
+        raise SurgeryError(f"{path}: its weight isn't finite everywhere in float32; nothing was quantized")
+    stored = FORMATS[format].pack(given)
+    if exact.is_meta:
+        return stored, None
+    wrong = FORMATS[format].unpack(tuple(stored.values()), exact.shape, torch.float32) - exact
+    error = float(_norm(wrong) / _norm(exact)) if exact.any() else 0.0
+    if not error < 1:
+        top = f"{float(exact.abs().max()):.1e}"
+        raise SurgeryError(
+            f"{path}: {format} can't hold its weight, of absolute values up to {top}; name it in except_"
+        )
+    return stored, error
 
 
-def _bits(floats: Tensor) -> Tensor:
-    return floats.float().view(torch.int32)
-
-
-def _floats(bits: Tensor) -> Tensor:
-    return bits.view(torch.float32)
+def _norm(x: Tensor) -> Tensor:
+    """In float64: squares of small numbers vanish in float32."""
+    return torch.linalg.vector_norm(x, dtype=torch.float64)
 
 
 @cache

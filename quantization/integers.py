@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.quantization.fake_quantize import codes, weight_scale
+from cadenza.quantization.fake_quantize import EPSILON, codes, qmax, scale_of, weight_scale
 from cadenza.quantization.fake_quantized import FakeQuantized
 from cadenza.surgery.errors import CheckpointError, SurgeryError
 
@@ -23,7 +23,7 @@ Integers = dict[str, Tensor]
 PACKED_BITS = 4  # with these bits or fewer, two codes are packed into a byte
 
 
-def convert(model: nn.Module) -> Integers:
+def convert(model: nn.Module, unmeasured: bool = False) -> Integers:
     """The state dict of `model` with integers in place of the weights of its quantized layers.
 
     A layer's `weight` is int8; in 4 bits or fewer it is uint8 with two codes in a byte, each plus 8, the
@@ -32,16 +32,19 @@ def convert(model: nn.Module) -> Integers:
     rounded to the nearest and clipped symmetrically or, if `input_unsigned`, rounded down and clipped at 0
     and 2^bits - 1. Other entries are those of the state dict, and `model` stays unchanged.
 
+    Args:
+        model: the network.
+        unmeasured: whether to convert layers that training never called. Their inputs have no bounds, so they
+            get no `input_scale` and compute with inputs as they are.
+
     Raises:
-        SurgeryError: `model` has no quantized layer, or one that still calibrates.
+        SurgeryError: `model` has no quantized layer, one that still calibrates, or one never called.
     """
     layers = _layers(model)
     state: Integers = {key: value.detach().clone() for key, value in model.state_dict().items()}
     for path, layer in layers.items():
         if layer.calibrating:
-            raise SurgeryError(
-                f"{path} still calibrates; convert after calibrate_until, or call set_activation_bounds"
-            )
+            _require_bounds(path, layer, unmeasured)
         prefix = f"{path}." if path else ""
         state |= {prefix + name: value for name, value in _entries(layer).items()}
     return state
@@ -76,21 +79,27 @@ def load_converted(model: nn.Module, integers: Integers) -> None:
 def check_converted(model: nn.Module, integers: Integers, *inputs: Any, tolerance: float = 1e-4) -> float:
     """The relative difference of outputs between `model` and a copy of it with `integers` loaded.
 
-    Both run in eval mode on `inputs`. The difference is the largest one over the largest output, usually some
-    epsilons of float32, because loading rounds the weights.
+    Both run in eval mode on `inputs`. The difference is the largest one over the largest output. Loaded
+    weights are quantized to the same numbers. So the difference is 0 in dtypes up to float32, and some
+    epsilons of float32, the dtype of scales, in float64.
 
     Raises:
-        SurgeryError: the difference is greater than `tolerance`.
+        SurgeryError: the difference is greater than `tolerance`, or the outputs don't tell.
     """
-    copied, modes = copy.deepcopy(model).eval(), [(m, m.training) for m in model.modules()]
-    load_converted(copied, integers)
+    modes = [(m, m.training) for m in model.modules()]
     try:
         with torch.no_grad():
-            expected, found = _tensor(model.eval()(*inputs)), _tensor(copied(*inputs))
+            expected = _tensor(model.eval()(*inputs))
+            copied = copy.deepcopy(model)
+            load_converted(copied, integers)
+            found = _tensor(copied(*inputs))
     finally:
         for module, training in modes:
             module.training = training
-    error = float((expected - found).abs().max() / expected.abs().max())
+    if expected.numel() == 0 or not expected.isfinite().all():
+        raise SurgeryError("the network's outputs are empty or not finite; check it on other inputs")
+    error, largest = float((expected - found).abs().max()), float(expected.abs().max())
+    error = error and error / max(largest, torch.finfo(expected.dtype).tiny)  # outputs may all be zero
     if not error <= tolerance:
         raise SurgeryError(
             f"the converted network is off by {error:.2g} of the largest output, beyond {tolerance:g}"
@@ -108,7 +117,22 @@ def _layers(model: nn.Module) -> dict[str, Any]:
     layers = {path: m for path, m in model.named_modules() if isinstance(m, FakeQuantized)}
     if not layers:
         raise SurgeryError(f"{type(model).__name__} has no layer with quantization_aware_training")
+    for layer in layers.values():
+        layer.loaded()  # in an average of models the buffers change, but no flag
     return layers
+
+
+def _require_bounds(path: str, layer: Any, unmeasured: bool) -> None:
+    """Raise for a layer that calibrates, but not for one that was never called if `unmeasured`."""
+    if layer.input_batches:
+        raise SurgeryError(
+            f"{path} still calibrates; convert after calibrate_until, or call set_activation_bounds"
+        )
+    if not unmeasured:
+        raise SurgeryError(
+            f"{path} has seen no batch in train mode, so its inputs have no bounds; train it, or convert it "
+            "with inputs as they are: convert(model, unmeasured=True)"
+        )
 
 
 def _untie(model: nn.Module) -> None:
@@ -126,7 +150,7 @@ def _entries(layer: Any) -> Integers:
         integers = codes(layer.weight.detach(), scale, layer.weight_bits, signed=True).to(torch.int8)
         entries["weight"] = _pack(integers) if layer.weight_bits <= PACKED_BITS else integers
         entries["weight_scale"] = scale.flatten().float()
-    if layer.activation_bits is not None:
+    if layer.activation_bits is not None and not layer.calibrating:
         entries["input_scale"] = layer.input_scale().detach().flatten().clone()
         entries["input_unsigned"] = torch.tensor(layer.unsigned)
     return entries
@@ -146,8 +170,32 @@ def _dequantized(path: str, packed: Tensor, scale: Tensor, layer: Any) -> Tensor
         found = f"{packed.dtype}, {tuple(packed.shape)}"
         raise CheckpointError(f"{path}.weight is {found}; in {layer.weight_bits} bits it is {dtype}, {size}")
     integers = unpack(packed, shape) if is_packed else packed
-    return integers.to(layer.weight.dtype) * scale.to(layer.weight.dtype).view(-1, *[1] * (len(shape) - 1))
+    return _weights(integers, scale, layer.weight_bits, layer.weight.dtype)
+
+
+def _weights(integers: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """Weights in `dtype` that are quantized to `integers` and `scale` again, so that outputs stay the same.
+
+    The largest code of a channel becomes the bound that its scale came from. Its code times the scale would
+    be larger, and so would the scale of the loaded weight; in bfloat16 that moves codes.
+    """
+    each, largest = (-1, *[1] * (integers.ndim - 1)), integers.abs().flatten(1).amax(1)
+    products = (integers * scale.float().view(each)).to(dtype)
+    bounds = integers.sign() * _bound(scale.float(), bits).to(dtype).view(each)
+    return torch.where(integers.abs() == largest.view(each), bounds, products)
+
+
+def _bound(scale: Tensor, bits: int) -> Tensor:
+    """The bounds (out,) whose `scale_of` is `scale`, all float32."""
+    nearest = (scale.double() * qmax(bits) - EPSILON).clamp(min=0).float()
+    up, down = (nearest.nextafter(nearest.new_tensor(end)) for end in (torch.inf, 0.0))
+    found = torch.stack([nearest, up, down])
+    fits = scale_of(found, bits, signed=True) == scale
+    return found.gather(0, fits.int().argmax(0, keepdim=True))[0]
 
 
 def _tensor(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output.logits
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if found is None:
+        raise SurgeryError(f"the network returns a {type(output).__name__}; a tensor or logits are compared")
+    return found

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import ModelError
 from cadenza.models.resnet import DEPTHS, resnet
+from cadenza.quantization.quantized_linear import Quantized
 from cadenza.surgery import SurgeryError
 from cadenza.surgery.retype import stock_class
 
@@ -54,12 +55,12 @@ def layer_costs(model: nn.Module, *inputs: Any, **named: Any) -> list[LayerCost]
     shared: dict[int, Tensor] = {}  # holds the tensors, so that no id is used twice
 
     def note(path: str, layer: Any, out: Tensor) -> None:
-        weight = layer.weight
+        weight, shape = layer.weight, _shape(layer)
         if path not in found:
-            found[path] = LayerCost(path, 0, 0 if id(weight) in shared else weight.numel(), *_bits(layer))
+            found[path] = LayerCost(path, 0, 0 if id(weight) in shared else shape.numel(), *_bits(layer))
             shared[id(weight)] = weight
-        channels = weight.shape[0 if isinstance(layer, LAYERS) else 1]  # transformers' Conv1D is (in, out)
-        found[path].macs += out.numel() * weight.numel() // channels
+        channels = shape[0 if isinstance(layer, LAYERS) else 1]  # transformers' Conv1D is (in, out)
+        found[path].macs += out.numel() * shape.numel() // channels
 
     with _watched(model, note), torch.no_grad():
         model.eval()(*inputs, **named)
@@ -115,7 +116,14 @@ def _watched(model: nn.Module, note: Any) -> Iterator[None]:
             module.training = True
 
 
+def _shape(layer: Any) -> torch.Size:
+    return layer.shape if isinstance(layer, Quantized) else layer.weight.shape
+
+
 def _bits(layer: Any) -> tuple[int, int]:
+    """Of a weight and its input; the statistics of a quantized weight don't count."""
+    if isinstance(layer, Quantized):
+        return (8, 8) if layer.storage == "int8" else (4, PLAIN)
     return getattr(layer, "weight_bits", None) or PLAIN, getattr(layer, "activation_bits", None) or PLAIN
 
 
@@ -150,9 +158,12 @@ def _from_folder(name: str) -> nn.Module:
 
 def _costs(options: argparse.Namespace) -> list[LayerCost]:
     model, example = build(options.model, options.image_size, options.tokens, options.width)
-    if options.weight_bits or options.activation_bits:
-        bits = options.weight_bits, options.activation_bits, options.edge_bits
-        apply_quantization_aware_training(model, *bits)
+    given = (options.weight_bits, options.activation_bits)
+    weight, activation = (None if bits == PLAIN else bits for bits in given)
+    if weight or activation:
+        apply_quantization_aware_training(model, weight, activation, options.edge_bits)
+    elif options.edge_bits not in (None, PLAIN):
+        raise ModelError("--edge-bits needs --weight-bits or --activation-bits below 16")
     return layer_costs(model, example)
 
 
@@ -164,9 +175,13 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="a model of torchvision, such as resnet50, or a Hugging Face folder")
-    bits = {"weight": "weights", "activation": "activations", "edge": "the first and last layer"}
+    bits = {
+        "weight": "weights, 2 to 8, or 16 (default)",
+        "activation": "activations, 2 to 8, or 16 (default)",
+        "edge": "the first and last layer, 2 to 8 (default: those of the others)",
+    }
     for name, help in bits.items():
-        parser.add_argument(f"--{name}-bits", type=int, metavar="N", help=f"of {help}, 2 to 8 (default: 16)")
+        parser.add_argument(f"--{name}-bits", type=int, metavar="N", help=f"of {help}")
     parser.add_argument("--width", type=float, default=1.0, help="of a ResNet (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=128, help="of an example (default: %(default)s)")

@@ -186,7 +186,7 @@ def _calibrate(cfg: Pareto, point: Point, model: Any, train: Any) -> None:
     """Quantize `model`, and set the activations' bounds from some batches; batch norm isn't updated."""
     apply_quantization_aware_training(model, *in_bits(point.bits), cfg.edge_bits, cfg.granularity)
     model.eval()
-    for layer in calibrating(model):
+    for layer in calibrating(model).values():
         layer.train()
     for _, batch in zip(range(CALIBRATION), train.dataloader, strict=False):
         model(batch)

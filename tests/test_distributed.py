@@ -33,4 +33,9 @@ def test_fsdp_trains_to_the_losses_of_one_process():
 
 @pytest.mark.slow
 def test_ranks_calibrate_to_the_mean_of_what_each_sees():
-    assert failures_of(qat_worker.worker, []) == []
+    assert failures_of(qat_worker.worker, ["batch_by_batch", "inner_model", "at_the_end"]) == []
+
+
+@pytest.mark.slow
+def test_uneven_ranks_count_by_their_batches():
+    assert failures_of(qat_worker.worker, ["uneven_batches", "uneven_layers", "uneven_states"]) == []

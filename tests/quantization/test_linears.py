@@ -4,6 +4,7 @@ import pytest
 import torch
 from families import build
 from torch import nn
+from torch.nn.utils import prune
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
@@ -12,7 +13,8 @@ from cadenza.algorithms import (
     apply_post_training_quantization,
     apply_quantization_aware_training,
 )
-from cadenza.quantization.eligible import ineligible, wanted
+from cadenza.quantization.eligible import globs, ineligible, wanted
+from cadenza.surgery import SurgeryError
 
 HEAD = "it is the output head"
 TIED = "its weight is tied to another module's"
@@ -102,6 +104,39 @@ def test_layers_that_do_not_fit():
     assert found["mine"] == "Mine is not nn.Linear or nn.Conv1d"
     assert "conv" not in found
     assert reasons(nn.Sequential(type("Mine", (nn.Conv2d,), {})(1, 1, 1)), kinds=(nn.Conv2d,)).keys() == {"0"}
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: nn.utils.weight_norm(layer),
+        lambda layer: nn.utils.spectral_norm(layer),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_weight_that_is_computed(compute):
+    model = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    compute(model[0])
+    found = {"0": "its weight is computed from other tensors, as after pruning or weight_norm"}
+    assert reasons(model, heads=False) == found
+    assert apply_post_training_quantization(model, "nf4").skipped == {**found, "2": HEAD}
+    assert model[0](torch.ones(1, 64)).shape == (1, 8)
+
+
+def test_a_parametrized_layer():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    nn.utils.parametrizations.weight_norm(model[0])
+    assert reasons(model, heads=False) == {"0": "ParametrizedLinear is not nn.Linear"}
+
+
+@pytest.mark.parametrize("given", [7, ["a", 7], {"a": 1}])
+def test_globs_are_text(given):
+    assert globs("only", "*.mlp.*") == ["*.mlp.*"]
+    assert globs("only", ("a", "b")) == ["a", "b"]
+    assert globs("only", None) is None
+    with pytest.raises(SurgeryError, match=r"except is .*; it must be a glob of module paths"):
+        globs("except", given)
 
 
 def test_layers_whose_weight_others_read():

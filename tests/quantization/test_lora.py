@@ -6,24 +6,25 @@ import pytest
 import torch
 from composer import Trainer
 from families import batch, build
+from peft import get_peft_model
 
 from cadenza.algorithms import (
     PostTrainingQuantization,
     apply_anchor_attention,
     apply_post_training_quantization,
+    dequantize,
 )
 from cadenza.models import ModelError, has_adapters
 from cadenza.models.language_model import composer_model
 from cadenza.models.lora import lora_config
 from cadenza.quantization.quantized_linear import Quantized
+from cadenza.surgery import SurgeryError
 
 LORA = {"r": 4, "init_lora_weights": False}
 
 
 def with_adapters(quantize):
     """Adapters before and after quantization: the same model."""
-    from peft import get_peft_model
-
     model = build("llama")
     if quantize == "first":
         apply_post_training_quantization(model, "nf4-dq")
@@ -59,9 +60,69 @@ def test_the_adapters_train_alone():
     assert changed == {key for key in before if ".lora_" in key}
 
 
-def test_merging_into_codes_raises():
-    with pytest.raises(RuntimeError):
-        with_adapters("first").merge_and_unload()
+@pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}])
+def test_adapters_that_replace_the_weight_are_refused(options):
+    model = build("llama")
+    apply_post_training_quantization(model, "nf4")
+    before = model(**batch("llama")).logits
+    with pytest.raises(SurgeryError, match=r"can't be changed in place; dequantize\(model\)"):
+        get_peft_model(model, lora_config({**LORA, **options}, causal=True))
+    assert torch.equal(model(**batch("llama")).logits, before)
+
+
+@pytest.mark.parametrize("name", ["nf4", "nf4-dq", "int8"])
+def test_adapters_merge_after_dequantization(name):
+    model = build("llama").train()  # int8 rounds inputs in eval mode
+    apply_post_training_quantization(model, name)
+    adapted = get_peft_model(model, lora_config(LORA, causal=True))
+    expected = adapted(**batch("llama")).logits
+    for merge in (
+        adapted.merge_and_unload,
+        adapted.merge_adapter,
+        lambda: adapted.merge_adapter(safe_merge=True),
+    ):
+        with pytest.raises(SurgeryError, match=r"dequantize\(model\) .* into which adapters can be merged"):
+            merge()
+        assert torch.equal(adapted(**batch("llama")).logits, expected)
+    assert dequantize(adapted) == 14
+    merged = adapted.merge_and_unload()
+    assert not any("lora" in key for key in merged.state_dict())
+    assert torch.allclose(merged(**batch("llama")).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nf4", "int8"])
+def test_dora_reads_the_weights(name):
+    """Against the same adapters on the same numbers in floating point."""
+    found = []
+    for floats in (False, True):
+        model = build("llama")
+        apply_post_training_quantization(model, name)
+        if floats:
+            dequantize(model)
+        torch.manual_seed(3)
+        model = get_peft_model(model, lora_config({**LORA, "use_dora": True}, causal=True)).train()
+        loss = model(**batch("llama")).loss
+        loss.backward()
+        found.append(
+            {key: p.grad for key, p in model.named_parameters() if p.grad is not None} | {"loss": loss}
+        )
+    assert found[0].keys() == found[1].keys()
+    assert any("magnitude" in key for key in found[0])
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], atol=1e-5), key
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_changes_no_gradient(reentrant):
+    gradients = []
+    for checkpointing in (False, True):
+        model = with_adapters("first").train()
+        if checkpointing:
+            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model(**batch("llama"), use_cache=False).loss.backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters() if p.requires_grad})
+    assert all(torch.equal(gradients[0][key], grad) for key, grad in gradients[1].items())
 
 
 def trainer(folder, **kwargs):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import build
 
-from cadenza.algorithms import apply_quantization_aware_training
+from cadenza.algorithms import apply_post_training_quantization, apply_quantization_aware_training
 from cadenza.studies import compute_cost
 from cadenza.studies.compute_cost import layer_costs, totals
 
@@ -66,14 +66,25 @@ def test_options_and_their_defaults(monkeypatch, capsys):
         compute_cost, "apply_quantization_aware_training", lambda model, *bits: quantized.append(bits)
     )
     said(["some"], capsys)
-    said(["some", "--edge-bits", "8"], capsys)
+    said(["some", "--weight-bits", "16", "--activation-bits", "16", "--edge-bits", "16"], capsys)
     assert asked == [("some", 224, 128, 1.0)] * 2
-    assert quantized == [], "edges alone are none"
+    assert quantized == []
     options = ["--width", "0.5", "--image-size", "9", "--tokens", "7"]
     said(["some", *options, "--weight-bits", "3"], capsys)
     said(["some", *options, "--activation-bits", "5", "--edge-bits", "6"], capsys)
     assert asked[2:] == [("some", 9, 7, 0.5)] * 2
-    assert quantized == [(3, None, None), (None, 5, 6)]
+    said(["some", "--weight-bits", "16", "--activation-bits", "5"], capsys)
+    assert quantized == [(3, None, None), (None, 5, 6), (None, 5, None)]
+
+
+@pytest.mark.parametrize(("form", "bits"), [("nf4", (4, 16)), ("int8", (8, 8))])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_layers_quantized_after_training_have_their_bits(form, bits, device):
+    with torch.device(device):
+        layer, x = torch.nn.Linear(64, 32), torch.zeros(1, 64)
+        apply_post_training_quantization(layer, form)
+        (cost,) = layer_costs(layer, x)
+    assert (cost.macs, cost.weights, cost.weight_bits, cost.activation_bits) == (2048, 2048, *bits)
 
 
 def test_how_it_is_called(capsys):
@@ -126,6 +137,11 @@ def test_a_folder_whose_config_names_no_class_has_no_head(tmp_path, capsys):
             "resent50 is neither a model of torchvision, such as resnet50, nor a folder with a config.json",
         ),
         (["resnet10", "--weight-bits", "9"], "weight_bits is 9; it must be 2 to 8, or null"),
+        (
+            ["resnet10", "--weight-bits", "4", "--edge-bits", "16"],
+            "edge_bits is 16; it must be 2 to 8, or null",
+        ),
+        (["resnet10", "--edge-bits", "8"], "--edge-bits needs --weight-bits or --activation-bits below 16"),
         (
             ["resnet10", "--width", "0.001"],
             "model.width is 0.001; it must be at least 1/64, which is one filter",

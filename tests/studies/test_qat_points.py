@@ -9,6 +9,7 @@ import torch
 from paths import ROOT
 from torch import nn
 
+from cadenza.quantization.averages import weight
 from cadenza.recipe import RecipeError, load_settings, run
 from cadenza.studies import cells, qat_pareto
 from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
@@ -198,7 +199,7 @@ def test_post_training_calibration(cfg):
     assert not any(module.training for module in (model, model[1], model[2]))
     layers = [model[0], model[3], model[5]]
     assert [(layer.weight_bits, layer.activation_bits) for layer in layers] == [(5, 5), (2, 4), (5, 5)]
-    assert [int(layer.input_batches) for layer in layers] == [20] * 3
+    assert [float(weight(layer)) for layer in layers] == pytest.approx([1 - 0.9**20] * 3)
     assert not any(layer.calibrating for layer in layers)
     assert model[0].averages.shape == (2, 1), "one bound a tensor"
     assert float(model[0].averages[0]) == pytest.approx(sum(0.1 * 0.9 ** (19 - n) * n for n in range(20)))

@@ -114,5 +114,65 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         convert(nn.Linear(2, 2))
     fresh = nn.Sequential(nn.Linear(3, 3))
     apply_quantization_aware_training(fresh)
+    fresh(torch.randn(2, 3))
     with pytest.raises(SurgeryError, match="0 still calibrates; convert after calibrate_until"):
         convert(fresh)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_loaded_integers_compute_the_same_bit_by_bit(dtype, bits):
+    """In 16 bits, a code times its rounded scale would be quantized to another code."""
+    model, x = trained(bits, bits).to(dtype), torch.randn(5, 3, 7, 7).to(dtype)
+    integers = convert(model)
+    assert check_converted(model, integers, x) == 0
+    other = trained(bits, bits, seed=1).to(dtype)
+    load_converted(other, integers)
+    assert torch.equal(other(x), model(x))
+    assert all(torch.equal(value, convert(other)[key]) for key, value in integers.items() if "scale" in key)
+    integers["4.weight_scale"][0] *= 1.5
+    with pytest.raises(SurgeryError, match="the converted network is off by"):
+        check_converted(model, integers, x)
+
+
+def test_the_smallest_weights_are_loaded_too():
+    """Below the constant that is added to bounds, no code reaches the largest."""
+    model, x = trained(8, 8), torch.randn(2, 3, 7, 7)
+    with torch.no_grad():
+        model[4].weight[0].zero_()
+        model[4].weight[1] *= 1e-7 / model[4].weight[1].abs().max()
+    assert check_converted(model, convert(model), x) == 0
+
+
+def test_outputs_that_are_zero_and_outputs_that_tell_nothing():
+    model, x = trained(), torch.randn(2, 3, 7, 7)
+    for parameter in model[4].parameters():
+        nn.init.zeros_(parameter)
+    integers = convert(model)
+    assert check_converted(model, integers, x) == 0
+    with pytest.raises(SurgeryError, match="empty or not finite"):
+        check_converted(model, integers, x * torch.nan)
+    with pytest.raises(SurgeryError, match="empty or not finite"):
+        check_converted(model, integers, x[:0])
+    integers["4.bias"] += 1
+    with pytest.raises(SurgeryError, match="the converted network is off by"):
+        check_converted(model, integers, x)
+
+
+def test_a_layer_never_called_is_converted_on_demand():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    apply_quantization_aware_training(model, 8, 8)
+    x = torch.randn(5, 4)
+    model[0](x)
+    set_activation_bounds(model)
+    with pytest.raises(SurgeryError, match=r"1 has seen no batch in train mode.*unmeasured=True"):
+        convert(model)
+    integers = convert(model, unmeasured=True)
+    assert "0.input_scale" in integers
+    assert integers["1.weight"].dtype == torch.int8
+    assert "1.input_scale" not in integers
+    assert check_converted(model, integers, x) == 0
+    model[1](x)
+    with pytest.raises(SurgeryError, match="1 still calibrates"):
+        convert(model, unmeasured=True)
