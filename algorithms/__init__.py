@@ -5,6 +5,7 @@
 """
 
 import pkgutil
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,26 @@ for _file in pkgutil.iter_modules(__path__):
         if isinstance(_found, type) and issubclass(_found, Algorithm):
             REGISTRY[_file.name] = _found
 
-# If a resume leaves out an algorithm of the checkpoint, Composer looks it up here by its class name.
-for _cls in REGISTRY.values():
-    if getattr(composer.algorithms, _cls.__name__, _cls) is not _cls:
-        raise ImportError(f"composer.algorithms has another {_cls.__name__}; a resume would create that one")
-    setattr(composer.algorithms, _cls.__name__, _cls)
+_CLASSES = {cls.__name__: cls for cls in REGISTRY.values()}
+
+
+def _find(earlier: Any, name: str) -> Any:
+    """The technique `name`, for `composer.algorithms`; `earlier` is what answers to other names there."""
+    if name in _CLASSES:
+        return _CLASSES[name]
+    if earlier is not None:
+        return earlier(name)
+    raise AttributeError(f"module 'composer.algorithms' has no attribute {name!r}")
+
+
+# If a resume leaves out an algorithm of the checkpoint, Composer looks it up here by its class name. The
+# module answers to the name, but doesn't list it: what goes through Composer's algorithms finds those alone.
+for _name, _cls in _CLASSES.items():
+    if vars(composer.algorithms).get(_name, _cls) is not _cls:
+        raise ImportError(f"composer.algorithms has another {_name}; a resume would create that one")
+_others: Any = vars(composer.algorithms).get("__getattr__")
+_others = _others.args[0] if isinstance(_others, partial) and _others.func.__module__ == __name__ else _others
+composer.algorithms.__getattr__ = partial(_find, _others)
 
 if TYPE_CHECKING:
 

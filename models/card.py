@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cadenza.surgery.ledger import Entry, history
+from cadenza.surgery.retype import is_of_transformers, stock_class
 
 TASKS = {
     "ForMaskedLM": "fill-mask",
@@ -47,6 +48,12 @@ from transformers import {auto}
 
 model = {auto}.from_pretrained("{name}")"""
 
+USE_OWN = """\
+import {module}  # it defines the class {stock}
+from cadenza.models import load
+
+model = load("{name}")"""
+
 
 def card(model: Any, name: str, facts: dict[str, Any]) -> str:
     """Markdown with the model's class, its surgeries, how to load it, and `facts` about its training."""
@@ -54,6 +61,7 @@ def card(model: Any, name: str, facts: dict[str, Any]) -> str:
     stock = type(model).__name__
     heads = [head for head in TASKS if stock.endswith(head)]
     use = USE_STOCK if all(entry.keeps_outputs for entry in entries) else USE_CADENZA
+    use = use if is_of_transformers(stock_class(model)) else USE_OWN
     return CARD.format(
         name=name,
         stock=stock,
@@ -62,7 +70,9 @@ def card(model: Any, name: str, facts: dict[str, Any]) -> str:
         task=f"pipeline_tag: {TASKS[heads[0]]}\n" if heads else "",
         rows="\n".join(_row(entry) for entry in entries),
         facts="".join(f"- {key}: {value}\n" for key, value in facts.items()) + "\n" * bool(facts),
-        use=use.format(auto=f"AutoModel{''.join(heads)}", name=name),
+        use=use.format(
+            auto=f"AutoModel{''.join(heads)}", name=name, stock=stock, module=type(model).__module__
+        ),
     )
 
 

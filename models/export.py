@@ -21,8 +21,8 @@ def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False) ->
         trusted: read the file even with torch before 2.10, where a file can make torch run code.
 
     Raises:
-        CheckpointError: the checkpoint isn't whole, is not of a Hugging Face model, or has files in its
-            tokenizer that no tokenizer has. Nothing is written then.
+        CheckpointError: the checkpoint isn't whole, is not of a Hugging Face model, holds LoRA adapters, or
+            has files in its tokenizer that no tokenizer has. Nothing is written then.
         ModelError: `folder` isn't empty.
     """
     folder = Path(folder)
@@ -57,12 +57,19 @@ def tokenizer_files(state: dict[str, Any], name: str) -> dict[str, bytes]:
 
 def model_of(state: dict[str, Any], name: str) -> Any:
     """The model in the `state` of the checkpoint `name`: built, changed by its surgeries, and filled."""
-    saved = (state.get("integrations") or {}).get("huggingface", {}).get("model", {}).get("config")
+    entry = (state.get("integrations") or {}).get("huggingface", {}).get("model", {})
+    if "peft_config" in entry:
+        raise CheckpointError(
+            f"{name}: it holds LoRA adapters, not a whole model; resume the run with load_path={name}, and "
+            "call save_pretrained(folder) of peft's model, which is trainer.state.model.model"
+        )
+    saved = entry.get("config")
     if saved is None:
         raise CheckpointError(f"{name}: there is no Hugging Face model in it")
     listed = (parse(text) for key, text in saved_algorithms(state).items() if key in SURGERIES)
+    module, _, stock = saved["class"].rpartition(".")
     record = {"model_type": saved["content"]["model_type"], "surgeries": dict(listed)}
-    stock = saved["class"].rpartition(".")[2]
+    record["class"] = f"{module}:{stock}"
     model = build_stock({**saved["content"], "architectures": [stock], "cadenza": record})
     weights = {key.removeprefix("model."): tensor for key, tensor in state["model"].items()}
     try:

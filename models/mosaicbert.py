@@ -12,11 +12,12 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from cadenza.algorithms import GLU, ALiBi, VocabPadding
-from cadenza.algorithms.vocab_padding import NEVER
 from cadenza.models.errors import ModelError
 from cadenza.surgery.checkpoint import unsafe_pickles
 from cadenza.surgery.ledger import history
 
+# The bias of padded words: far below any logit, yet finite in float16; its softmax is exactly 0.
+NEVER = torch.finfo(torch.float16).min / 2
 WEIGHTS = "pytorch_model.bin"
 RENAMED = {
     ".mlp.gated_layers.": ".intermediate.dense.",
@@ -75,7 +76,7 @@ def save_mosaicbert(model: BertForMaskedLM, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(_to_published(model), folder / WEIGHTS)
     fields = {**model.config.to_diff_dict(), "alibi_starting_size": model.config.max_position_embeddings}
-    fields.pop("unpadded_vocab_size", None)
+    fields["vocab_size"] = model.state_dict()[WORDS].shape[0]
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -129,7 +130,7 @@ def _to_published(model: Any) -> dict[str, Tensor]:
     stock = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     del stock["cls.predictions.bias"]
     real = getattr(model.cls.predictions.decoder, "real_vocabulary", None)
-    if real is not None:  # what `VocabPadding` does in the forward pass
+    if real is not None:  # `VocabPadding` cuts the logits of the other words off
         stock[BIAS] = torch.cat([stock[BIAS][:real], torch.full_like(stock[BIAS][real:], NEVER)])
     published: dict[str, Tensor] = {}
     for name, tensor in stock.items():

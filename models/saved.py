@@ -16,20 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from composer.algorithms.warnings import NoEffectWarning
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig
 
 from cadenza.algorithms import REGISTRY
+from cadenza.attention.technique import AttentionSurgery
 from cadenza.models.card import card
+from cadenza.models.classes import class_by, saved_class
 from cadenza.models.errors import ModelError
 from cadenza.models.language_model import in_short
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype
-from cadenza.surgery.saving import outermost
+from cadenza.surgery.saving import outermost, refuse_adapters
 
+SHOWN = 4
 SURGERIES = {cls.__name__: cls for cls in REGISTRY.values() if issubclass(cls, Surgery)}
 
 
@@ -48,10 +50,12 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None, facts: dict[str,
 
     Raises:
         ModelError: no Hugging Face model, or more than one, in `model`.
+        SurgeryError: `model` holds adapters of peft.
     """
     found = outermost(model)
     if len(found) != 1:
         raise ModelError(f"save: {type(model).__name__} holds {len(found)} Hugging Face models, not one")
+    refuse_adapters(found[0])
     path = Path(folder)
     found[0].save_pretrained(path)
     if tokenizer is not None:
@@ -72,7 +76,8 @@ def load(folder: str | Path, auto: Any = None, **options: Any) -> Any:
             of the config (`num_labels`, ...).
 
     Raises:
-        ModelError: no such folder, no record of surgeries in it, or a record that this version can't read.
+        ModelError: no such folder, no record of surgeries in it, a record that this version can't read, a
+            class that isn't imported, or weights that aren't those of the model.
     """
     return load_with(_fields(Path(folder)), folder, auto, **options)
 
@@ -81,7 +86,7 @@ def build_stock(fields: dict[str, Any]) -> Any:
     """A model after surgery with new weights; `fields` are its config with the record of surgeries."""
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])
     config, _ = _stock_config(fields, surgeries, {})
-    stock = _stock_class(fields)
+    stock = saved_class(fields)
     model = _rebuilt(stock, surgeries, soft=False)(config)
     retype(model, stock)
     return model
@@ -90,22 +95,38 @@ def build_stock(fields: dict[str, Any]) -> Any:
 def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **options: Any) -> Any:
     """`load` with `fields` in place of the folder's config."""
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])
+    with_info = options.pop("output_loading_info", False)
+    dtypes = {key: options.pop(key) for key in ("dtype", "torch_dtype") if key in options}  # may be "auto"
     config, options = _stock_config(fields, surgeries, options)
-    saved = _stock_class(fields)
-    stock = saved if auto is None else _class_of(auto, config)
-    if stock is not saved:
-        new = _new_layers(stock, saved, config)
-        surgeries = [surgery.excluding(new) for surgery in surgeries]
+    saved = saved_class(fields)
+    stock = saved if auto is None else class_by(auto, config, saved)
+    new = [] if stock is saved else _new_layers(stock, saved, config)
+    surgeries = [surgery.excluding(new) for surgery in surgeries] if new else surgeries
     rebuilt = _rebuilt(stock, surgeries, soft=stock is not saved)
-    try:
-        loaded = rebuilt.from_pretrained(folder, config=config, **{**safe_weights(), **options})
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"load: the weights in {folder} can't be read: {in_short(error)}") from error
-    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    model, info = _filled(rebuilt, folder, config=config, **{**safe_weights(), **dtypes, **options})
+    _refuse_other_keys(info, new, same=stock is saved)
     retype(model, stock)
     for surgery in surgeries:
         surgery.loaded(model)
-    return loaded
+    return (model, info) if with_info else model
+
+
+def _filled(rebuilt: Any, folder: str | Path, **options: Any) -> Any:
+    """The model with the weights in `folder`, and what transformers says of them."""
+    try:
+        return rebuilt.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"load: the weights in {folder} can't be read: {in_short(error)}") from error
+
+
+def _refuse_other_keys(info: dict[str, Any], new: list[str], same: bool) -> None:
+    """Raise if weights are missing, but for the `new` layers, or if the `same` class doesn't know some."""
+    missing = [key for key in info["missing_keys"] if key.rpartition(".")[0] not in new]
+    unknown = list(info["unexpected_keys"]) if same else []
+    for keys, what in ((missing, "weights are missing"), (unknown, "weights are not of this model")):
+        if keys:
+            more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+            raise ModelError(f"load: {what}: {', '.join(sorted(keys)[:SHOWN])}{more}")
 
 
 def _fields(path: Path) -> dict[str, Any]:
@@ -144,21 +165,6 @@ def _stock_config(fields: dict[str, Any], surgeries: list[Surgery], options: dic
     return known.from_dict(fields, return_unused_kwargs=True, **options)
 
 
-def _stock_class(fields: dict[str, Any]) -> type[PreTrainedModel]:
-    """The transformers class that the config names."""
-    (name,) = fields["architectures"]
-    found = getattr(transformers, name, None)
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        raise ModelError(f"load: {name!r} is not a model of transformers {transformers.__version__}")
-    return found
-
-
-def _class_of(auto: Any, config: PreTrainedConfig) -> type[PreTrainedModel]:
-    if type(config) not in auto._model_mapping:
-        raise ModelError(f"load: transformers has no {auto.__name__} for {config.model_type}")
-    return auto._model_mapping[type(config)]
-
-
 def _new_layers(stock: Any, saved: Any, config: PreTrainedConfig) -> list[str]:
     """The paths of the modules in `stock` that have no weights in `saved`."""
     with torch.device("meta"):
@@ -189,6 +195,8 @@ def _tie(model: Any) -> None:
 
 def _operate(surgery: Surgery, model: Any, soft: bool) -> None:
     """Apply `surgery`; if `soft`, for another head, a surgery that keeps outputs may have no effect."""
+    if isinstance(surgery, AttentionSurgery):
+        surgery.prove = False  # the model proved it before it was saved; here it has no weights yet
     try:
         surgery.operate(model)
     except NoEffect as error:

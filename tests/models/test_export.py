@@ -76,6 +76,16 @@ def test_what_cannot_be_exported_is_said(tmp_path):
             export(tmp_path / "bare.pt", tmp_path / "folder")
 
 
+def test_adapters_are_no_whole_model(tmp_path):
+    state = {"model": {}, "integrations": {"huggingface": {"model": {"config": {}, "peft_config": {}}}}}
+    torch.save({"state": state}, tmp_path / "some.pt")
+    with pytest.raises(
+        CheckpointError, match=r"it holds LoRA adapters, not a whole model; resume the run with"
+    ):
+        export(tmp_path / "some.pt", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A checkpoint of BERT after `glu`, with an algorithm of Composer's that is no surgery."""

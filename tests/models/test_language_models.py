@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from families import batch, build
+from tokenizers import models
 from transformers import AutoModelForCausalLM, BertForMaskedLM, LlamaForCausalLM
 from words import tokenizer
 
@@ -66,6 +67,21 @@ def test_a_tokenizer_of_more_words_than_the_table_is_refused(tmp_path):
     with pytest.raises(ModelError, match="model: the tokenizer doesn't fit"):
         masked_lm(pretrained=str(tmp_path), tokenizer=tokenizer(91))
     assert masked_lm(pretrained=str(tmp_path), tokenizer=tokenizer(90)).model.config.vocab_size == 90
+
+
+@pytest.mark.parametrize("make", [masked_lm, causal_lm])
+def test_ids_with_gaps_have_rows_up_to_the_largest(make, tmp_path):
+    gapped = tokenizer(40)
+    words = {**gapped.get_vocab(), "far": 77}
+    gapped.backend_tokenizer.model = models.WordLevel(words, unk_token="w0")
+    assert (len(gapped), gapped.get_vocab()["far"]) == (41, 77)
+    model = make("bert" if make is masked_lm else "llama", config=TINY, tokenizer=gapped).model
+    assert model.config.vocab_size == 78
+    assert model(torch.tensor([[77]])).logits.shape == (1, 1, 78)
+    with pytest.raises(
+        ModelError, match=r"doesn't fit \(its largest id is 77, the model's embedding has 77 rows\)"
+    ):
+        make(config={**TINY, "vocab_size": 77}, tokenizer=gapped)
 
 
 @pytest.mark.parametrize(("make", "family"), [(masked_lm, "bert"), (causal_lm, "llama")])

@@ -39,7 +39,7 @@ def test_equals_the_reference(heads, length, padding):
     loss.backward()
 
     real = mask.bool()
-    assert relative(out.logits[real][:, :VOCABULARY], logits[real]) < 1e-5
+    assert relative(out.logits[real], logits[real]) < 1e-5
     assert relative(out.loss, loss) < 1e-5
     for name, parameter in model.named_parameters():
         expected = weights[name].grad
@@ -95,7 +95,7 @@ def test_parameter_counts(sizes, stock, mosaic):
     apply_alibi(model)
     apply_glu(model)
     apply_vocab_padding(model)
-    assert model.config.vocab_size == 30528
+    assert len(model.get_input_embeddings().weight) == 30528
     assert sum(p.numel() for p in model.parameters()) == mosaic
     saved = {id(t): t.numel() for t in model.state_dict(keep_vars=True).values()}
     assert sum(saved.values()) == mosaic, "no position table and no bias buffer is saved"

@@ -20,6 +20,7 @@ from cadenza.algorithms import (
     apply_glu,
     apply_post_training_quantization,
     apply_sparse_prediction,
+    apply_unpadding,
     apply_vocab_padding,
 )
 from cadenza.models import ModelError, composer_model, load, save
@@ -145,7 +146,7 @@ def test_a_fine_tuning_head_gets_the_whole_encoder(tmp_path):
     ("options", "left"),
     [
         ({"except_": ["*.layer.0.*"]}, {"0"}),
-        ({"only": ["*.layer.1.*", "classifier"]}, {"0"}),
+        ({"only": ["*.layer.1.*", "cls.*.transform.dense"]}, {"0"}),
         ({}, set()),
     ],
 )
@@ -237,3 +238,16 @@ def test_a_damaged_weight_file_is_said(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"weights in .* can't be read"):
         load(tmp_path)
+
+
+def test_a_model_that_proved_a_technique_is_loaded_without_another_proof(tmp_path):
+    """Its weights aren't there yet when the technique is applied again."""
+    from text_families import build as family
+
+    model = family("olmo2")
+    apply_unpadding(model)
+    save(model, tmp_path / "saved")
+    ids = torch.randint(5, 85, (2, 9), generator=torch.Generator().manual_seed(0))
+    loaded = load(tmp_path / "saved").eval()
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    assert loaded.model.batch_plan.layout == "unpadded"
