@@ -10,7 +10,8 @@ from cadenza.data.text.masking import MaskedLMCollator
 from cadenza.data.text.python_docs import python_docs
 from cadenza.data.text.sequences import TokenizedDocuments, TokenizedStream
 from cadenza.data.text.sources import documents, train_texts
-from cadenza.data.text.tokenizer import build_tokenizer, train_wordpiece
+from cadenza.data.text.tokenizer import build_tokenizer
+from cadenza.data.text.vocabulary import train_byte_bpe, train_wordpiece
 
 __all__ = [
     "DataError",
@@ -28,6 +29,7 @@ __all__ = [
     "count_tokens",
     "documents",
     "python_docs",
+    "train_byte_bpe",
     "train_texts",
     "train_wordpiece",
     "unigram_entropy",

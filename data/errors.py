@@ -7,6 +7,10 @@ from typing import Any
 class DataError(ValueError):
     """Data that can't be had as configured. One line: what was wrong, where, and what would be right."""
 
+    def __init__(self, message: str) -> None:
+        # torch raises an error of a loading process anew, with the whole traceback as its message.
+        super().__init__(message.rpartition(f"{type(self).__module__}.DataError: ")[2].rstrip("\n"))
+
 
 def one_line(error: Exception, length: int = 200) -> str:
     """The type of `error` and the first `length` characters of its message, in one line."""
@@ -30,4 +34,4 @@ def check_choice(key: str, value: str, valid: tuple[str, ...], condition: str = 
 def check_field(key: str, field: str, fields: Collection[str], where: str) -> None:
     """Raise `DataError` if `field`, the value of the option `key`, isn't one of the `fields` of `where`."""
     if field not in fields:
-        raise DataError(f"data.{key}: {where} has no {field!r}; it has {', '.join(fields)}")
+        raise DataError(f"data.{key}: {where} has no {field!r}; it has {', '.join(fields) or 'nothing'}")

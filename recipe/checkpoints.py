@@ -19,8 +19,8 @@ NAME = re.compile(r"ep(\d+)-ba(\d+)-rank0\.pt")
 TRUST = "set train.trust_load_path=true if you made it yourself"
 
 
-def refuse_unfit(recipe: Run, algorithms: Sequence[Algorithm]) -> None:
-    """Raise if the checkpoint that the run would load is missing, unsafe, or trained on other rows.
+def to_load(recipe: Run, algorithms: Sequence[Algorithm]) -> str | Path | None:
+    """The checkpoint that the run loads, or None; raise if it is missing, unsafe, or trained on other rows.
 
     Raises:
         RecipeError: what is wrong with the checkpoint; raised before anything is loaded.
@@ -32,11 +32,12 @@ def refuse_unfit(recipe: Run, algorithms: Sequence[Algorithm]) -> None:
         with dist.run_local_rank_zero_first():
             path = latest(recipe.checkpoints) or path
     if path is None:
-        return
+        return None
     if not section.trust_load_path:
         refuse_foreign(path, recipe.folder)
     if "://" not in str(path):
         refuse_other_data(path, build.packs_rows(algorithms), section.load_weights_only)
+    return path
 
 
 def refuse_foreign(path: str | Path, own: Path) -> None:
@@ -73,8 +74,10 @@ def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint in `folder`; Composer's link is set to it.
 
     A process killed while saving leaves an incomplete file, or a complete one without a link. Composer would
-    then train from the beginning, or refuse to overwrite the file. Incomplete files are removed.
+    then train from the beginning, or refuse to overwrite the file. Incomplete files are removed. A copy of a
+    folder may have a file in the link's place; it gets the name of its batch.
     """
+    _name_copy(folder / LATEST)
     for path in _incomplete(folder):
         print(f"removed {path}: a run was stopped while saving it", flush=True)
         path.unlink(missing_ok=True)  # another node may have done so
@@ -100,6 +103,18 @@ def saving_in(folder: Path) -> Iterator[None]:
         hint = f"{good} is complete: train.autoresume=true resumes from it" if good else "there is no other"
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{failed[-1]} couldn't be saved ({reason}); {hint}") from error
+
+
+def _name_copy(link: Path) -> None:
+    if link.is_symlink() or not link.is_file():
+        return
+    if not is_whole(link):
+        print(f"removed {link}: it isn't whole", flush=True)
+        return link.unlink(missing_ok=True)
+    (time,) = read(link, trusted=True)["timestamp"].values()
+    named = link.with_name(f"ep{time['epoch']}-ba{time['batch']}-rank0.pt")
+    if not (named.exists() and is_whole(named)):
+        link.replace(named)
 
 
 def _saved(folder: Path) -> list[Path]:

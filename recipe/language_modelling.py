@@ -20,14 +20,39 @@ from cadenza.data import (
     train_texts,
     unigram_entropy,
 )
+from cadenza.data.text.tokenizer import check_special
+from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import causal_lm, has_adapters, masked_lm
-from cadenza.recipe import build
+from cadenza.recipe import build, checkpoint_tokenizer
+from cadenza.recipe.callbacks import show
+from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.parallelism import mark_layers
 from cadenza.recipe.record import real_tokens_per_second
 from cadenza.recipe.schema import Recipe
 from cadenza.recipe.task import Task
 
 BUILDERS = {"masked_lm": masked_lm, "causal_lm": causal_lm}
+
+
+def refuse_encoder(model: Any) -> None:
+    """Raise if no attention of `model` is causal: each token would see the one that it is to predict."""
+    causal = {module.is_causal for module in model.modules() if hasattr(module, "is_causal")}
+    if causal == {False}:
+        raise RecipeError(
+            f"model.model_type {model.model.config.model_type!r} attends in both directions; causal_lm needs "
+            "another model type, or model.config.is_decoder=true"
+        )
+
+
+def show_unknown(tokenizer: Any, train: DataSpec, evaluation: DataSpec) -> None:
+    """Print how much of the text `tokenizer` doesn't know; of a stream this isn't known before it is read."""
+    shares = []
+    for part, spec in (("training", train), ("evaluation", evaluation)):
+        loader: Any = spec.dataloader
+        if share := getattr(loader.dataset, "unknown_share", 0):
+            shares.append(f"{share:.2%} of the tokens for {part}")
+    if shares:
+        show(f"unknown to the tokenizer ({tokenizer.unk_token}): {', '.join(shares)}")
 
 
 class LanguageModelling(Task[Recipe]):
@@ -37,9 +62,18 @@ class LanguageModelling(Task[Recipe]):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer: loaded, taken from the cache, or trained on the recipe's text."""
-        masked = self.recipe.model.objective == "masked_lm"
-        return build_tokenizer(self.recipe.tokenizer, lambda: train_texts(self.recipe.data), masked)
+        """The tokenizer: the checkpoint's, loaded, taken from the cache, or trained on the recipe's text."""
+        cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
+
+        def built() -> Any:
+            return build_tokenizer(cfg, lambda: train_texts(self.recipe.data), masked)
+
+        if self.checkpoint is None:
+            return built()
+        tokenizer = checkpoint_tokenizer.of_run(self.checkpoint, cfg, built)
+        if masked:
+            check_special(tokenizer, str(self.checkpoint))
+        return tokenizer
 
     def model(self) -> HuggingFaceModel:
         tokenizer = self.tokenizer  # before seeding: its training must not shift the random weights
@@ -50,21 +84,30 @@ class LanguageModelling(Task[Recipe]):
         if checkpointing:
             model.model.gradient_checkpointing_enable()
         mark_layers(model)
+        self._refuse_other_words()
+        if self.recipe.model.objective == "causal_lm":
+            refuse_encoder(model)
         return model
+
+    def _refuse_other_words(self) -> None:
+        """Raise if a pretrained model would be given the ids of a tokenizer that is trained here."""
+        name, pretrained = self.recipe.tokenizer.name, self.recipe.model.pretrained
+        if pretrained is not None and name in TRAINERS and self.checkpoint is None:
+            right = f"name the tokenizer that model.pretrained {pretrained} was trained with"
+            raise RecipeError(f"tokenizer.name is {name!r}, whose ids stand for other words; {right}")
 
     def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
         batch, eval_batch = self.batch_sizes()
         common = {"cfg": self.recipe.data, "tokenizer": self.tokenizer, "seed": self.recipe.seed}
         if self.recipe.model.objective == "causal_lm":
-            return (
-                build_causal_dataspec(train=True, batch_size=batch, **common),
-                build_causal_dataspec(train=False, batch_size=eval_batch, **common),
-            )
-        packed = build.packs_rows(algorithms)
-        return (
-            build_dataspec(train=True, batch_size=batch, packed=packed, **common),
-            build_dataspec(train=False, batch_size=eval_batch, **common),
-        )
+            train = build_causal_dataspec(train=True, batch_size=batch, **common)
+            evaluation = build_causal_dataspec(train=False, batch_size=eval_batch, **common)
+        else:
+            packed = build.packs_rows(algorithms)
+            train = build_dataspec(train=True, batch_size=batch, packed=packed, **common)
+            evaluation = build_dataspec(train=False, batch_size=eval_batch, **common)
+        show_unknown(self.tokenizer, train, evaluation)
+        return train, evaluation
 
     def check(self, model: Any) -> None:
         check_rope(model)
@@ -108,4 +151,4 @@ class LanguageModelling(Task[Recipe]):
         super().keep(model, folder)
         if has_adapters(model):
             model.model.save_pretrained(str(folder / "adapter"))
-        self.tokenizer.save_pretrained(folder / "tokenizer")  # training it again may give another one
+        self.tokenizer.save_pretrained(folder / "tokenizer")

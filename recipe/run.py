@@ -1,8 +1,8 @@
 """Run a recipe: train, evaluate and record, or only build (`dry_run`).
 
 1. `trainer_settings`: an error in the recipe is raised before anything is built.
-2. `Task.model` and `Task.data`: the stock model and its batches.
-3. `checkpoints.refuse_unfit`: a checkpoint that the run can't resume from is refused before it is loaded.
+2. `checkpoints.to_load`: a checkpoint that the run can't resume from is refused before it is loaded.
+3. `Task.model` and `Task.data`: the stock model and its batches.
 4. `build_trainer`: Composer applies the surgeries and loads the checkpoint.
 5. `Task.check`, training, `Task.results`, `Task.summary`, `Task.keep`, and `run.json`.
 """
@@ -48,10 +48,10 @@ def train(recipe: Run) -> Path | None:
     """Train and evaluate; returns the path of the record on the first rank and None on the others."""
     settings = trainer_settings(recipe)
     task = task_of(recipe)
+    task.checkpoint = checkpoints.to_load(recipe, settings["algorithms"])
     model = task.model()
     stock = parameter_count(model)
     data = task.data(settings["algorithms"])
-    checkpoints.refuse_unfit(recipe, settings["algorithms"])
     trainer = build_trainer(task, settings, model, *data)
     _show_surgeries(trainer)
     task.check(trainer.state.model)

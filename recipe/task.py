@@ -28,6 +28,7 @@ class Task(ABC, Generic[AnyRun]):
     """
 
     weighs_tokens: ClassVar[bool]  # whether a micro-batch is weighted by its labels, not by its samples
+    checkpoint: str | Path | None = None  # what the run loads; set before `model` is called
 
     def __init__(self, recipe: AnyRun) -> None:
         self.recipe = recipe
@@ -70,9 +71,10 @@ class Task(ABC, Generic[AnyRun]):
 def keep_integers(model: Any, folder: Path) -> None:
     """Write the output of `convert` to `integers.safetensors`, unless a layer is still calibrating."""
     layers = [module for module in model.modules() if isinstance(module, FakeQuantized)]
-    if not layers or any(layer.calibrating for layer in layers):
+    unfinished = [layer for layer in layers if layer.calibrating]
+    if len(unfinished) == len(layers) or any(layer.input_batches for layer in unfinished):
         return
-    integers = convert(model)
+    integers = convert(model, unmeasured=True)  # a layer that training never called has no bounds
     path = folder / "integers.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(integers, path)

@@ -10,8 +10,8 @@ class TextConfig:
     """Where text comes from and how it becomes sequences.
 
     Args:
-        source: `python_docs`, `c4`, `mds`, a path or glob of .jsonl, .jsonl.gz, .txt or .parquet files, or
-            the name of a text data set on the Hub.
+        source: `python_docs`, `c4`, `mds`, a path or glob of files, or the name of a text data set on the
+            Hub. Files end in .jsonl, .jsonl.gz, .json.gz (JSON lines, too: C4's own names), .txt or .parquet.
         subset: the Hub data set's configuration; `en` for c4.
         split, eval_split: splits of a Hub data set. Documents of other sources are split by a hash of their
             text, `eval_fraction` of them for evaluation.
@@ -67,7 +67,9 @@ class TokenizerConfig:
     """The tokenizer.
 
     Args:
-        name: a name on the Hub, a folder, or `wordpiece`: trained on the source's training text, and cached.
+        name: a name on the Hub, a folder, or a kind that is trained on the source's training text and cached:
+            `wordpiece`, in lower case, or `byte_bpe`, to which no text is unknown. A run that loads a
+            checkpoint goes on with the checkpoint's own.
         vocab_size: of a trained tokenizer.
         cache_dir: where trained tokenizers are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.
     """

@@ -29,8 +29,11 @@ class MaskedLMCollator:
 
     def __init__(self, tokenizer: Any, mlm_probability: float, max_seq_len: int, seed: int) -> None:
         self.pad, self.mask_token = tokenizer.pad_token_id, tokenizer.mask_token_id
+        # Ids may have gaps: only those of the vocabulary stand for words.
         self.special = torch.tensor(sorted(tokenizer.all_special_ids))
-        self.words = torch.tensor(sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids)))
+        self.words = torch.tensor(
+            sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+        )
         self.max_seq_len, self.seed = max_seq_len, seed
         self.mlm_probability = mlm_probability
 

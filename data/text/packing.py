@@ -38,7 +38,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def waste(rows: Iterable[int], capacity: int) -> float:
     """The share of empty columns; `rows` are the numbers of tokens in rows of `capacity` columns."""
     filled = list(rows)
-    return 1 - sum(filled) / (capacity * len(filled))
+    return 1 - sum(filled) / (capacity * len(filled)) if filled else 0.0
 
 
 class PackedDocuments(Dataset):
@@ -49,7 +49,7 @@ class PackedDocuments(Dataset):
     """
 
     def __init__(self, source: TokenizedDocuments, capacity: int, seed: int) -> None:
-        self.sequences, self.rows = source.sequences, []
+        self.sequences, self.rows, self.unknown_share = source.sequences, [], source.unknown_share
         order = np.random.default_rng(seed).permutation(len(source))
         for start in range(0, len(order), WINDOW):
             window = order[start : start + WINDOW]

@@ -25,6 +25,13 @@ class Texts:
 def text_of(row: Any, field: str, where: str) -> str:
     """The text in `field` of `row`, a mapping; a `DataError` names `where`."""
     check_field("text_field", field, row, where)
-    if not isinstance(row[field], str):
-        raise DataError(f"data.text_field: {field!r} of {where} holds {type(row[field]).__name__}, not text")
-    return row[field]
+    text = row[field]
+    if not isinstance(text, str):
+        raise DataError(f"data.text_field: {field!r} of {where} holds {type(text).__name__}, not text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can say it, UTF-8 can't
+        half, column = hex(ord(text[error.start])), error.start + 1
+        message = f"{field!r} of {where} holds half a character ({half}, a lone surrogate, at {column})"
+        raise DataError(f"data.text_field: {message}; write both halves, or leave it out") from error
+    return text

@@ -1,7 +1,6 @@
 """Sequences of token ids, each with its draw: the number that seeds its mask."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,28 +9,26 @@ from composer.utils import dist
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from cadenza.data.text.encoding import BATCH, Encoder
 from cadenza.data.text.rows import Texts
 
 Example = dict[str, Any]  # input_ids (length,) int64, draw int
 
 PASS = 2**40  # more than the draws of one pass over a stream
-BATCH = 1000  # documents that go through the tokenizer together
 
 
-def token_ids(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """The token ids of each document, without special tokens."""
-    remaining = iter(texts)
-    while batch := list(islice(remaining, BATCH)):
-        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+def tokenized(texts: Iterable[str], encoder: Encoder, max_seq_len: int, split: bool) -> Iterator[np.ndarray]:
+    """Sequences [CLS] tokens [SEP] of at most `max_seq_len`: each document's first, or all with `split`.
 
-
-def tokenized(texts: Iterable[str], tokenizer: Any, max_seq_len: int, split: bool) -> Iterator[np.ndarray]:
-    """Sequences [CLS] tokens [SEP] of at most `max_seq_len`: each document's first, or all with `split`."""
-    body = max_seq_len - 2
-    for ids in token_ids(texts, tokenizer):
-        for start in range(0, len(ids), body) if split else range(min(len(ids), 1)):
+    A sequence of unknown and other special tokens alone is left out: nothing in it can be predicted.
+    """
+    body, tokenizer = max_seq_len - 2, encoder.tokenizer
+    special = set(tokenizer.all_special_ids)
+    for ids in encoder(texts):
+        for start in range(0, len(ids), body) if split else (0,):
             piece = ids[start : start + body]
-            yield np.array([tokenizer.cls_token_id, *piece, tokenizer.sep_token_id], dtype=np.int32)
+            if not special.issuperset(piece):
+                yield np.array([tokenizer.cls_token_id, *piece, tokenizer.sep_token_id], dtype=np.int32)
 
 
 class TokenizedDocuments(Dataset):
@@ -39,7 +36,9 @@ class TokenizedDocuments(Dataset):
 
     def __init__(self, texts: list[str], tokenizer: Any, max_seq_len: int, split: bool) -> None:
         shown = tqdm(texts, desc="tokenizing", unit="doc", disable=len(texts) < 20 * BATCH)
-        self.sequences = list(tokenized(shown, tokenizer, max_seq_len, split))
+        encoder = Encoder(tokenizer)
+        self.sequences = list(tokenized(shown, encoder, max_seq_len, split))
+        self.unknown_share = encoder.unknown_share
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -60,7 +59,7 @@ class TokenizedStream(IterableDataset):
         self, texts: Iterable[str], tokenizer: Any, max_seq_len: int, split: bool, fixed: bool = False
     ) -> None:
         self.texts, self.max_seq_len, self.fixed, self.passes = texts, max_seq_len, fixed, 0
-        self.options = tokenizer, max_seq_len, split
+        self.options = Encoder(tokenizer), max_seq_len, split
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()

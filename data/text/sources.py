@@ -1,8 +1,6 @@
 """Documents by the name of their source: lists of finite sources, streams of others."""
 
 import glob
-import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 from cadenza.data import hub
 from cadenza.data.errors import DataError, check_field
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.files import FILES, documents_of
 from cadenza.data.text.mds import mds_documents
 from cadenza.data.text.python_docs import python_docs
-from cadenza.data.text.rows import Texts, text_of
+from cadenza.data.text.rows import Texts
 
-FILES = (".jsonl", ".jsonl.gz", ".txt", ".parquet")
 ADVICE = "check the name and the network, or set data.source to python_docs or to local files"
 
 
@@ -57,7 +55,7 @@ def finite(source: str, field: str, key: str) -> list[str]:
     if not is_finite(source):
         raise DataError(f"{key}: {source} is neither python_docs nor files ending in {', '.join(FILES)}")
     texts = list(python_docs()) if source == "python_docs" else list(_from_files(source, field, key))
-    if not texts:
+    if not any(text.strip() for text in texts):
         raise DataError(f"{key}: {source} holds no text")
     return texts
 
@@ -71,38 +69,7 @@ def _from_files(pattern: str, field: str, key: str) -> Iterator[str]:
     if not paths:
         raise DataError(f"{key}: no file matches {pattern}")
     for path in paths:
-        if path.endswith(".txt"):
-            yield Path(path).read_text(encoding="utf-8")
-        else:
-            yield from _from_rows(path, field, key)
-
-
-def _from_rows(path: str, field: str, key: str) -> Iterator[str]:
-    rows = _parquet_rows(path) if path.endswith(".parquet") else _json_rows(path, key)
-    for number, row in enumerate(rows, 1):
-        where = f"{path} row {number}"
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{key}: {where} is of type {type(row).__name__}; it must be an object with fields"
-            )
-        yield text_of(row, field, where)
-
-
-def _json_rows(path: str, key: str) -> Iterator[Any]:
-    opener = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{key}: {path} line {number} is not JSON ({error})") from error
-
-
-def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as parquet
-
-    for batch in parquet.ParquetFile(path).iter_batches():
-        yield from batch.to_pylist()
+        yield from documents_of(path, field, key)
 
 
 def _hub_stream(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:

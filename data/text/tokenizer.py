@@ -1,84 +1,77 @@
-"""The tokenizer: from the Hub, from a folder, or a WordPiece trained on text of the source."""
+"""The tokenizer: from the Hub, from a folder, or trained on text of the source."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from composer.utils import dist
 
 from cadenza.data import hub
 from cadenza.data.errors import DataError, one_line
 from cadenza.data.text.config import TokenizerConfig
+from cadenza.data.text.vocabulary import SPECIAL, TRAINERS
 
-SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+FORMAT = 2  # raise it when the trainers change what they make of a text: kept ones are then trained anew
 
 
 def build_tokenizer(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], masked: bool = True) -> Any:
     """A fast transformers tokenizer.
 
     Args:
-        texts: returns the text to train on; called for `wordpiece` alone.
+        texts: returns the text to train on; called for `wordpiece` and `byte_bpe`.
         masked: whether a padding, class, separator and mask token are needed.
 
     Raises:
         DataError: no such tokenizer, the Hub isn't reachable, or a special token is missing.
     """
-    tokenizer = _trained(cfg, texts()) if cfg.name == "wordpiece" else _loaded(cfg.name)
-    if not masked:
-        return tokenizer
-    missing = [name for name in SPECIAL if name != "unk_token" and getattr(tokenizer, name, None) is None]
-    if missing:
-        raise DataError(f"tokenizer.name: {cfg.name} has no {', '.join(missing)}; masked LM needs them all")
+    tokenizer = _trained(cfg, texts()) if cfg.name in TRAINERS else _loaded(cfg.name)
+    if masked:
+        check_special(tokenizer, cfg.name)
     return tokenizer
 
 
-def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Any:
-    """A lower-casing WordPiece with BERT's normalizer and pre-tokenizer; [PAD] is 0."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = list(SPECIAL.values())
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    _add_layout(tokenizer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
-
-
-def _add_layout(tokenizer: Any) -> None:
-    from tokenizers import decoders, processors
-
-    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
-    )
-    tokenizer.decoder = decoders.WordPiece()
+def check_special(tokenizer: Any, name: str) -> None:
+    """Raise `DataError` if the tokenizer called `name` lacks a special token that masked LM needs."""
+    missing = [key for key in SPECIAL if key != "unk_token" and getattr(tokenizer, key, None) is None]
+    if missing:
+        raise DataError(f"tokenizer.name: {name} has no {', '.join(missing)}; masked LM needs them all")
 
 
 def _trained(cfg: TokenizerConfig, texts: Iterable[str]) -> Any:
-    """The cached tokenizer for this vocabulary size and this text; trained and saved if there is none."""
-    from composer.utils import dist
+    """The tokenizer that the first rank trains on its text, or finds in its cache, on every rank.
+
+    Each rank reads its own part of a stream, and would train another vocabulary.
+    """
+    corpus, shared = list(texts), [None]
+    if dist.get_global_rank() == 0:
+        shared = [_cached(cfg, corpus)]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def _cached(cfg: TokenizerConfig, corpus: list[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    corpus, checksum = list(texts), 0
-    for text in corpus:
-        checksum = zlib.crc32(text.encode(), checksum)
     cache = cfg.cache_dir or os.environ.get("CADENZA_CACHE") or "~/.cache/cadenza"
-    folder = Path(cache).expanduser() / "tokenizers" / f"wordpiece-{cfg.vocab_size}-{checksum:08x}"
-    with dist.run_local_rank_zero_first():
-        if not folder.is_dir():
-            _save(train_wordpiece(corpus, cfg.vocab_size), folder)
+    name = f"{cfg.name}-{cfg.vocab_size}-{_digest(corpus)}"
+    folder = Path(cache).expanduser() / "tokenizers" / name
+    if not folder.is_dir():
+        _save(TRAINERS[cfg.name](corpus, cfg.vocab_size), folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _digest(corpus: list[str]) -> str:
+    """A hash of the documents, each with its length: the same text in other documents is another corpus."""
+    digest = hashlib.sha256(f"{FORMAT} {version('tokenizers')}".encode())
+    for text in corpus:
+        content = text.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()[:16]
 
 
 def _save(tokenizer: Any, folder: Path) -> None:
@@ -104,5 +97,5 @@ def _loaded(name: str) -> Any:
     except Exception as error:
         offline = local and not path.is_dir()
         reason = "it isn't cached, and the Hub doesn't answer" if offline else one_line(error)
-        advice = "name a folder, or wordpiece to train one on the data"
+        advice = "name a folder, or wordpiece or byte_bpe to train one on the data"
         raise DataError(f"tokenizer.name: {name} can't be loaded ({reason}); {advice}") from error

@@ -19,8 +19,9 @@ from cadenza.attention.anchor import ANCHOR
 from cadenza.attention.documents import PADDING
 from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.encoding import BATCH, Encoder
 from cadenza.data.text.masking import IGNORED, Batch
-from cadenza.data.text.sequences import BATCH, Example, TokenizedStream, token_ids
+from cadenza.data.text.sequences import Example, TokenizedStream
 
 Piece = tuple[np.ndarray, int]  # tokens, and how many of them, from the first, are a tag: they get no loss
 
@@ -33,13 +34,16 @@ class TaggedDocuments:
     """
 
     def __init__(self, tokenizer: Any, cfg: TextConfig) -> None:
-        self.tokenizer, self.cfg, self.end = tokenizer, cfg, end_id(tokenizer)
+        self.encoder, self.cfg, self.end = Encoder(tokenizer), cfg, end_id(tokenizer)
         tag = tokenizer(cfg.domain_tag, add_special_tokens=False)["input_ids"] if cfg.domain_tag else []
+        if len(tag) > cfg.max_seq_len - 2:
+            room = f"a window of {cfg.max_seq_len} has {cfg.max_seq_len - 2} beside the anchor and the text"
+            raise DataError(f"data.domain_tag: the tag has {len(tag)} tokens; {room}")
         self.tag = np.asarray(tag, dtype=np.int32)
 
     def __call__(self, texts: Iterable[str]) -> Iterator[Piece]:
         minimum = self.cfg.upsample_from
-        for ids in filter(len, token_ids(texts, self.tokenizer)):
+        for ids in filter(len, self.encoder(texts)):
             tokens = np.concatenate([self.tag, np.asarray([*ids, self.end], dtype=np.int32)])
             upsampled = minimum is not None and len(ids) >= minimum
             yield from [(tokens, len(self.tag))] * (self.cfg.upsample_times if upsampled else 1)
@@ -85,8 +89,10 @@ class WindowedDocuments(Dataset):
     def __init__(self, texts: list[str], tokenizer: Any, cfg: TextConfig, seed: int) -> None:
         order = np.random.default_rng(seed).permutation(len(texts))
         shown = tqdm(order, desc="tokenizing", unit="doc", disable=len(order) < 20 * BATCH)
-        pieces = TaggedDocuments(tokenizer, cfg)(texts[i] for i in shown)
+        documents = TaggedDocuments(tokenizer, cfg)
+        pieces = documents(texts[i] for i in shown)
         self.rows = list(windows(pieces, cfg.max_seq_len, anchor_id(tokenizer)))
+        self.unknown_share = documents.encoder.unknown_share
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -37,12 +37,13 @@ class Numbers:
 
     cls_token_id, sep_token_id, pad_token_id, mask_token_id = 1, 2, 0, 3
     all_special_ids = (0, 1, 2, 3)
+    unk_token_id = None
 
     def __call__(self, texts, **_):
         return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 
-    def __len__(self):
-        return 5 + 9 * DOCUMENTS
+    def get_vocab(self):
+        return {str(number): number for number in range(5 + 9 * DOCUMENTS)}
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ class Letters:
 
     pad_token_id, mask_token_id, all_special_ids = 3, 7, (0, 3, 7)
 
-    def __len__(self):
-        return 12
+    def get_vocab(self):
+        return {chr(97 + number): number for number in range(12)}
 
 
 WORDS = [1, 2, 4, 5, 6, 8, 9, 10, 11]

@@ -68,6 +68,50 @@ def test_a_link_without_a_checkpoint_is_removed(saved, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def stand_in(tmp_path, epoch, batch):
+    """A file in the place of the link, as a copy that follows links makes it."""
+    time = {"epoch": epoch, "batch": batch}
+    torch.save({"state": {"model": {}, "timestamp": {"Timestamp": time}}}, tmp_path / LATEST)
+
+
+@pytest.mark.parametrize("others", [[], ["ep0-ba7-rank0.pt"], ["ep0-ba9-rank0.pt"], ["ep2-ba12-rank0.pt"]])
+def test_a_file_in_the_place_of_the_link_is_a_checkpoint(others, saved, tmp_path):
+    paths = [saved(name) for name in others]
+    before = [path.read_bytes() for path in paths]
+    stand_in(tmp_path, 1, 11)
+    last = latest(tmp_path)
+    assert last.name == ("ep2-ba12-rank0.pt" if "ep2-ba12-rank0.pt" in others else "ep1-ba11-rank0.pt")
+    assert os.readlink(tmp_path / LATEST) == last.name
+    assert (tmp_path / "ep1-ba11-rank0.pt").is_file()
+    assert [path.read_bytes() for path in paths] == before
+    assert latest(tmp_path) == last
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_copy_of_a_checkpoint_takes_the_place_of_a_part_alone(whole, saved, tmp_path):
+    other = saved("ep1-ba11-rank0.pt", whole)
+    content = other.read_bytes()
+    stand_in(tmp_path, 1, 11)
+    copy = (tmp_path / LATEST).read_bytes()
+    assert latest(tmp_path) == other
+    assert other.read_bytes() == (content if whole else copy)
+
+
+def test_a_part_in_the_place_of_the_link_is_removed(saved, tmp_path):
+    saved(LATEST, whole=False)
+    assert latest(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_into_the_folder_that_was_copied_is_set_anew(saved, tmp_path):
+    """An absolute link leads out of the copy."""
+    (tmp_path / "copy").mkdir()
+    there, here = saved("ep0-ba3-rank0.pt"), saved("copy/ep0-ba3-rank0.pt")
+    (tmp_path / "copy" / LATEST).symlink_to(there)
+    assert latest(tmp_path / "copy") == here
+    assert os.readlink(tmp_path / "copy" / LATEST) == here.name
+
+
 def test_another_node_may_remove_a_part_first(saved, tmp_path, monkeypatch):
     saved("ep0-ba1-rank0.pt")
     monkeypatch.setattr(checkpoints, "is_whole", lambda path: path.unlink())

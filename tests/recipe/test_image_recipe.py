@@ -10,6 +10,7 @@ from composer.core import Callback
 from faulty_runs import weights
 
 from cadenza.data import build_image_dataspec
+from cadenza.quantization import averages
 from cadenza.quantization.fake_quantized import FakeQuantized
 from cadenza.recipe import RecipeError, TrainingError, build, load, run
 from cadenza.recipe import trainer as trainers
@@ -143,7 +144,8 @@ def test_calibration_ends_and_bounds_stay(recipe, tmp_path):
     layers = quantized(trainer)
     assert len(layers) == 13
     assert [layer.calibrating for layer in layers] == [False] * 13
-    assert all(layer.calibrated and layer.input_batches == 4 for layer in layers)
+    assert all(layer.calibrated for layer in layers)
+    assert [float(averages.weight(layer)) for layer in layers] == pytest.approx([1 - 0.9**4] * 13)
     early = weights(tmp_path / "runs/tiny/checkpoints/ep0-ba4-rank0.pt")
     late = trainer.state.model.state_dict()
     bounds = [key for key in late if key.endswith("input_averages")]
@@ -161,7 +163,8 @@ def test_activations_are_quantized_after_the_calibration(recipe):
     with torch.no_grad():
         rounded = model((x, y))
         for layer in quantized(trainer):
-            layer.calibrating = True
+            layer.calibrated.zero_()
+            layer.refresh()
         plain = model((x, y))
     assert (rounded - plain).norm() > 1e-2 * plain.norm()
 
@@ -197,8 +200,8 @@ def test_a_resume_goes_on_calibrating(after, recipe, unbroken, tmp_path):
     """In mid-calibration and at its end: weights, averages and counts are those of an unbroken run."""
     checkpoint = tmp_path / f"runs/whole/checkpoints/ep0-ba{after}-rank0.pt"
     saved = weights(checkpoint)
-    counts = [saved[key].item() for key in saved if key.endswith("input_batches")]
-    assert counts == [after] * 13
+    counts = [saved[key].item() / averages.ONE for key in saved if key.endswith("input_batches")]
+    assert counts == pytest.approx([1 - 0.9**after] * 13)
     assert not any(saved[key] for key in saved if key.endswith("calibrated"))
     assert differences(saved, unbroken), "there is something left to train"
     assert differences(resumed(recipe, checkpoint), unbroken) == set()

@@ -22,6 +22,7 @@ OTHER = {
 }
 ALONE = [(name, key, value) for name, options in OTHER.items() for key, value in options.items()]
 STRICT = [(name, "strict", False) for name in CASES]
+STRICT += [(name, "prove", False) for name, case in CASES.items() if case.proves]
 
 
 def test_no_technique_and_no_option_is_missing_here():

@@ -75,8 +75,10 @@ def test_patterns_go_into_folders_and_start_at_home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["text.csv", "c4", "some/set"])
 def test_evaluation_text_of_its_own_is_finite(source, name):
     cfg = TextConfig(source=source, eval_source=name)
-    said = rf"^data.eval_source: {name} is neither python_docs nor files ending in .jsonl, .jsonl.gz, .txt, "
-    with pytest.raises(DataError, match=said + ".parquet$"):
+    said = (
+        rf"^data.eval_source: {name} is neither python_docs nor files ending in .jsonl, .jsonl.gz, .json.gz, "
+    )
+    with pytest.raises(DataError, match=said + ".txt, .parquet$"):
         documents(cfg, train=False)
     assert len(documents(cfg, train=True)) == 200
 
@@ -84,7 +86,7 @@ def test_evaluation_text_of_its_own_is_finite(source, name):
 @pytest.mark.parametrize("row", [[1], 3])
 def test_rows_that_are_no_objects_are_refused(tmp_path, row):
     path = lines(tmp_path / "a.jsonl", [{"text": "a"}, row])
-    message = rf"{path} row 2 is of type {type(row).__name__}; it must be an object with fields$"
+    message = rf"{path} line 2 is of type {type(row).__name__}; it must be an object with fields$"
     with pytest.raises(DataError, match="^data.source: " + message):
         documents(TextConfig(source=path), train=True)
     with pytest.raises(DataError, match="^data.eval_source: " + message):
@@ -93,7 +95,7 @@ def test_rows_that_are_no_objects_are_refused(tmp_path, row):
 
 def test_rows_without_the_field_say_what_they_have(tmp_path):
     path = lines(tmp_path / "a.jsonl", [{"text": "a"}, {"body": 1, "id": 2}])
-    with pytest.raises(DataError, match=rf"^data.text_field: {path} row 2 has no 'text'; it has body, id$"):
+    with pytest.raises(DataError, match=rf"^data.text_field: {path} line 2 has no 'text'; it has body, id$"):
         documents(TextConfig(source=path), train=True)
 
 

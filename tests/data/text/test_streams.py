@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from paths import ROOT
+from torch.utils.data import DataLoader
 from words import TEXTS
 
-from cadenza.data import DataError, TextConfig, build_dataspec, documents, train_wordpiece
+from cadenza.data import DataError, TextConfig, TokenizedStream, build_dataspec, documents, train_wordpiece
+from cadenza.data.text.rows import Texts
 from cadenza.recipe import load, run
 
 
@@ -65,7 +67,7 @@ def test_every_pass_in_training_is_shuffled_and_masked_anew(asked, workers):
 def test_what_is_not_text_is_said(asked, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": null}\n')
-    with pytest.raises(DataError, match=r"'text' of .*rows.jsonl row 2 holds NoneType, not text"):
+    with pytest.raises(DataError, match=r"'text' of .*rows.jsonl line 2 holds NoneType, not text"):
         documents(TextConfig(source=str(path)), train=True)
 
 
@@ -94,3 +96,12 @@ def test_a_wrong_field_or_a_broken_set_is_said(asked, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError, match=r"'a/b' can't be read \(FileNotFoundError: no such subset\); check"):
         documents(TextConfig(source="a/b"), train=True)
+
+
+def test_an_error_in_a_loading_process_is_said_as_in_this_one():
+    rows = Texts([{"text": "a b c"}] * 3 + [{"body": 1}], "text")
+    said = r"^data.text_field: a row of the stream has no 'text'; it has body$"
+    for workers in (0, 1):
+        dataset = TokenizedStream(rows, train_wordpiece(TEXTS, 300), 16, split=False)
+        with pytest.raises(DataError, match=said):
+            list(DataLoader(dataset, batch_size=None, num_workers=workers))

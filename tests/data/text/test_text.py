@@ -30,6 +30,7 @@ from cadenza.data import (
     train_wordpiece,
     unigram_entropy,
 )
+from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.data.text.windows import TaggedDocuments, WindowedDocuments
 
 SENTENCES = [f"the {a} {b} jumps over {n} lazy dogs" for n in range(8) for a in "abcde" for b in "fghij"]
@@ -94,7 +95,7 @@ def test_what_is_wrong_with_a_source_is_said(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"data.source: no file matches .*nothing\*\.jsonl"):
         read(str(tmp_path / "nothing*.jsonl"))
     (tmp_path / "a.jsonl").write_text('{"body": "a", "id": 1}\n')
-    with pytest.raises(DataError, match=r"a.jsonl row 1 has no 'text'; it has body, id"):
+    with pytest.raises(DataError, match=r"a.jsonl line 1 has no 'text'; it has body, id"):
         read(str(tmp_path / "a.jsonl"))
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{"text": \n')
     with pytest.raises(DataError, match=r"b.jsonl line 2 is not JSON"):
@@ -127,9 +128,7 @@ def test_wordpiece_layout_and_round_trip(tokenizer):
 def test_trained_tokenizers_are_cached(tmp_path, monkeypatch):
     cfg = TokenizerConfig(vocab_size=300, cache_dir=str(tmp_path))
     first = build_tokenizer(cfg, lambda: SENTENCES)
-    import cadenza.data.text.tokenizer as module
-
-    monkeypatch.setattr(module, "train_wordpiece", None)
+    monkeypatch.setitem(TRAINERS, "wordpiece", None)
     again = build_tokenizer(cfg, lambda: SENTENCES)
     assert first.get_vocab() == again.get_vocab()
     with pytest.raises(TypeError):

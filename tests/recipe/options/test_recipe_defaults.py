@@ -121,7 +121,10 @@ DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ImageRecipe: IMAGES}
 # Each surgery refuses, if not told otherwise, what it can't change.
 OPTIONS = {
     "masking_schedule": {"initial": 0.3, "final": None},
-    **{name: {"strict": True, **case.required, **case.defaults} for name, case in CASES.items()},
+    **{
+        name: {"strict": True, **({"prove": True} if case.proves else {}), **case.required, **case.defaults}
+        for name, case in CASES.items()
+    },
 }
 
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import DataError, train_wordpiece
 from cadenza.data.text.config import TokenizerConfig
-from cadenza.models import has_adapters
+from cadenza.models import ModelError, has_adapters
+from cadenza.recipe import RecipeError
 from cadenza.recipe.parallelism import is_layer
 from cadenza.recipe.run import task_of
 from cadenza.recipe.schema import Model
@@ -27,6 +28,7 @@ train: {global_batch_size: 4}
 def built(recipe, tmp_path):
     """The model and the tokenizer of RECIPE with these pairs."""
     saved().save_pretrained(tmp_path / "bert")
+    folder_of_tokenizer(tmp_path / "own")
 
     def built(*pairs):
         task = task_of(recipe(*(pair.format(tmp_path) for pair in pairs)))
@@ -57,7 +59,7 @@ CAUSAL = ["model.objective=causal_lm", "model.model_type=llama"]
 MODELS = {
     "objective": (CAUSAL, kind, "BertForMaskedLM", "LlamaForCausalLM"),
     "model_type": (["model.model_type=electra"], kind, "BertForMaskedLM", "ElectraForMaskedLM"),
-    "pretrained": (["model.pretrained={}/bert"], same_as_saved, False, True),
+    "pretrained": (["model.pretrained={}/bert", "tokenizer.name={}/own"], same_as_saved, False, True),
     "attention": (["model.attention=eager"], lambda m: m.model.config._attn_implementation, "sdpa", "eager"),
     "config": (["model.config.hidden_size=16"], lambda m: m.model.config.hidden_size, 32, 16),
     "gradient_checkpointing": (
@@ -109,6 +111,32 @@ def test_masks_are_wanted_of_masked_models_alone(built, tmp_path):
         built("tokenizer.name={}/a")
     model, tokenizer = built("tokenizer.name={}/a", *CAUSAL)
     assert (tokenizer.mask_token, type(model.model).__name__) == (None, "LlamaForCausalLM")
+
+
+def test_a_pretrained_model_has_words_of_its_own(built):
+    """A vocabulary that is trained here gives other ids; the embedding has rows enough for them."""
+    with pytest.raises(
+        RecipeError, match=r"^tokenizer.name is 'wordpiece', whose ids stand for other words; name"
+    ):
+        built("model.pretrained={}/bert")
+
+
+def test_a_causal_model_does_not_see_what_it_is_to_predict(built):
+    said = r"^model.model_type 'bert' attends in both directions; causal_lm needs another model type"
+    with pytest.raises(RecipeError, match=said):
+        built("model.objective=causal_lm")
+    model, _ = built("model.objective=causal_lm", "model.config.is_decoder=true")
+    ids = torch.arange(8)[None]
+    before = model.model.eval()(ids).logits
+    ids[0, -1] = 9
+    assert torch.equal(model.model(ids).logits[:, :-1], before[:, :-1])
+
+
+def test_a_model_of_more_than_text_is_refused(built):
+    with pytest.raises(
+        ModelError, match=r"^model.model_type 'gemma3' has no vocabulary of its own: it isn't a model"
+    ):
+        built("model.objective=causal_lm", "model.model_type=gemma3")
 
 
 def test_a_tokenizers_size_and_where_it_is_kept(built, tmp_path):
