@@ -123,9 +123,27 @@ def test_a_name_that_composer_has_is_refused(monkeypatch):
     import cadenza.algorithms
 
     import_anew(cadenza.algorithms)
-    monkeypatch.setattr(composer.algorithms, "VocabPadding", object)
+    monkeypatch.setitem(vars(composer.algorithms), "VocabPadding", object)
     with pytest.raises(ImportError, match="has another VocabPadding; a resume would create that one"):
         import_anew(cadenza.algorithms)
+
+
+def test_composer_finds_techniques_but_does_not_list_them():
+    """What goes through Composer's own algorithms has no settings for ours."""
+    import composer.algorithms
+
+    import cadenza.algorithms
+
+    earlier = composer.algorithms.__getattr__
+    import_anew(cadenza.algorithms)
+    assert earlier is not composer.algorithms.__getattr__
+    for cls in REGISTRY.values():
+        assert getattr(composer.algorithms, cls.__name__) is cls
+    listed = [each for each in vars(composer.algorithms).values() if isinstance(each, type)]
+    assert not set(REGISTRY.values()) & set(listed)
+    assert not {cls.__name__ for cls in REGISTRY.values()} & set(dir(composer.algorithms))
+    with pytest.raises(AttributeError, match=r"module 'composer.algorithms' has no attribute 'Telepathy'"):
+        composer.algorithms.Telepathy  # noqa: B018
 
 
 def test_the_registry_is_the_table_of_cases():

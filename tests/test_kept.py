@@ -3,7 +3,6 @@
 import warnings
 
 import pytest
-import torch
 from families import build
 from paths import ROOT
 from safetensors.torch import load_file
@@ -22,10 +21,9 @@ def same(model, folder):
         load_file(folder / "logits.safetensors")["logits"],
         kept_logits(model.eval(), KEPT[folder.name][0]),
     )
+    expected = expected[..., expected[0, 0] > -1000]  # up to 0.1 padded words had logits of -32752
     assert found.shape == expected.shape
-    real = expected > -1000  # padded words have -32752
-    assert torch.equal(real, found > -1000)
-    assert (found - expected)[real].abs().max() < 2e-6 * expected[real].abs().max()
+    assert (found - expected).abs().max() < 2e-6 * expected.abs().max()
 
 
 def test_each_set_is_kept_in_less_than_a_megabyte():

@@ -11,6 +11,7 @@ import torch
 from families import CONFIGS, ENCODERS
 
 from cadenza import algorithms
+from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery import Stage, Surgery
 
 ALL = tuple(CONFIGS)
@@ -32,6 +33,11 @@ class Case:
     @property
     def cls(self) -> type[Surgery]:
         return algorithms.REGISTRY[self.name]
+
+    @property
+    def proves(self) -> bool:
+        """Whether it has the option `prove`."""
+        return issubclass(self.cls, AttentionSurgery)
 
     @property
     def apply(self) -> Callable:
@@ -80,7 +86,7 @@ ROWS = [
     ),
     Case("sparse_prediction", ENCODERS, effect=effects.labelled_logits),
     Case("unpadding", effect=effects.rows_in_layers),
-    Case("vocab_padding", defaults={"multiple": 64}, other={"multiple": 8}),
+    Case("vocab_padding", effect=effects.rows_of_words, defaults={"multiple": 64}, other={"multiple": 8}),
     # The last ones: they must not precede what changes the structure. GPT-2's layers hold no nn.Linear.
     Case(
         "quantization_aware_training",

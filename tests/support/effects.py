@@ -36,6 +36,11 @@ def rows_in_layers(model, family, context=nullcontext):
     return torch.tensor(seen[0])
 
 
+def rows_of_words(model, family, context=nullcontext):
+    """How many rows the word embeddings have."""
+    return torch.tensor(model.get_input_embeddings().weight.shape[:1], dtype=torch.float)
+
+
 def scores_computed(model, family, context=nullcontext):
     """How many attention scores are computed, by head."""
     sdpa, seen = torch.nn.functional.scaled_dot_product_attention, []
