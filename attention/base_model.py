@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
@@ -49,7 +50,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
             call = BatchCall(self, args, kwargs, labelled)
             if (reason := call.describe(document_ids, targets)) is None:
                 return self._by_document(call)
-            leave_to_stock(plan, reason, document_ids is not None)
+            leave_to_stock(plan, reason, document_ids is not None, self.training)
         if labelled is None:
             return super().forward(*args, **kwargs)
         return self._finished(BatchCall(self, args, kwargs, labelled))
@@ -68,9 +69,10 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
         return call.finish(super().forward(**call.named, **call.others))
 
 
-@uncompiled
-def leave_to_stock(plan: Any, reason: str, documents: bool) -> None:
+def leave_to_stock(plan: Any, reason: str, documents: bool, training: bool) -> None:
     """Warn that the stock code computes a call that isn't possible by document.
+
+    A warning ends a compiled graph, so that generation in one graph gets none; a training step always does.
 
     Raises:
         SurgeryError: the call passes `document_ids`, or the kernel was asked for by name.
@@ -83,4 +85,10 @@ def leave_to_stock(plan: Any, reason: str, documents: bool) -> None:
             "with kernel 'auto' the stock code does"
         )
     name = "unpadding" if plan.layout is not None else "flash_attention"
-    warnings.warn(f"{name}: the stock code computes this call, because {reason}", stacklevel=3)
+    if training or not torch.compiler.is_compiling():
+        _warn(f"{name}: the stock code computes this call, because {reason}")
+
+
+@uncompiled
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

@@ -197,6 +197,8 @@ class BatchCall:
         if mask is None or (targets is None and self.labelled is None):
             return None
         padding = mask == 0
+        if targets is not None and (targets.shape != mask.shape or targets.is_floating_point()):
+            return None  # labels of rows, not of tokens
         if targets is None:
             found = padding.flatten()[self.labelled].any()
         else:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from families import DECODERS, batch, build
 from text_families import build as mixture
-from transformers import BertConfig, BertForTokenClassification, BertLMHeadModel, DynamicCache
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    DynamicCache,
+)
 
 from cadenza.algorithms import (
     apply_alibi,
@@ -226,3 +232,17 @@ def test_what_a_batch_holds_besides_is_passed_along_as_in_stock(apply):
     apply(model)
     ours, theirs = (m(IDS, attention_mask=LEFT, draw=torch.ones(2)).logits for m in (model, stock))
     assert (ours - theirs)[LEFT.bool()].abs().max() < 1e-5
+
+
+@every_technique
+@pytest.mark.parametrize("width", [3, 6])
+def test_labels_of_rows_are_no_labels_of_tokens(apply, width):
+    """Several labels a row, as many as tokens in one case."""
+    config = BertConfig(vocab_size=90, num_labels=width, problem_type="multi_label_classification", **TINY)
+    models = [BertForSequenceClassification(config).eval() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    apply(models[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, theirs = (m(IDS, attention_mask=MASK, labels=torch.ones(2, width)).loss for m in models)
+    assert abs(ours - theirs) < 1e-6
