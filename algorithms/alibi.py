@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cadenza.attention.modules import is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof import forgets_positions, mixes_by_attention
+from cadenza.attention.proof.claims import forgets_positions, mixes_by_attention
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -83,9 +83,9 @@ def alibi_slopes(num_heads: int, device: torch.device | str = "cpu") -> Tensor:
     lower power of two, then every second one of the next higher (Press et al., section 3).
     """
     lower = 2 ** math.floor(math.log2(num_heads))
-    exponents = [-8 * i / lower for i in range(1, lower + 1)]
-    exponents += [-4 * i / lower for i in range(1, 2 * (num_heads - lower), 2)]
-    return torch.exp2(torch.tensor(exponents, dtype=torch.float64, device=device))
+    steps = torch.arange(num_heads, dtype=torch.float64, device=device)  # no copy from the host
+    between = steps[: num_heads - lower] + 0.5
+    return torch.pow(2.0, torch.cat([steps[:lower] + 1, between]) * (-8 / lower))
 
 
 @dataclass(frozen=True)

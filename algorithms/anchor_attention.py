@@ -10,13 +10,9 @@ from cadenza.attention.anchor import Anchor
 from cadenza.attention.document_ids import take_document_ids
 from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof import (
-    documents_are_apart,
-    masks_are_known,
-    mixes_by_attention,
-    prove,
-    refuse_scaling_by_length,
-)
+from cadenza.attention.proof.claims import documents_are_apart, masks_are_known, mixes_by_attention
+from cadenza.attention.proof.subject import prove
+from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError

@@ -9,7 +9,7 @@ from torch import nn
 
 from cadenza.attention.modules import base_models, is_attention
 from cadenza.attention.plan import claim, plan_of
-from cadenza.attention.proof import options_are_known
+from cadenza.attention.proof.claims import options_are_known
 from cadenza.attention.rotary.embedding import ExactTables, RotatedExactly, by_layer_type
 from cadenza.attention.rotary.proof import prove as prove_rotation
 from cadenza.attention.rotary.tables import ExactRope, by_length, is_rotary, layer_types, layout, new_rotary

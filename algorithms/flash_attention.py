@@ -8,7 +8,7 @@ from torch import nn
 from cadenza.attention.kernels.table import KERNELS
 from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof import masks_are_known, mixes_by_attention, rows_equal_stock
+from cadenza.attention.proof.claims import masks_are_known, mixes_by_attention, rows_equal_stock
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError

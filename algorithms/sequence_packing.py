@@ -8,12 +8,8 @@ from torch import nn
 
 from cadenza.attention.document_ids import take_document_ids
 from cadenza.attention.modules import base_models
-from cadenza.attention.proof import (
-    documents_equal_rows,
-    masks_are_known,
-    mixes_by_attention,
-    refuse_scaling_by_length,
-)
+from cadenza.attention.proof.claims import documents_equal_rows, masks_are_known, mixes_by_attention
+from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.optimizers import Optimizers

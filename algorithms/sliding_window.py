@@ -7,7 +7,7 @@ from torch import nn
 
 from cadenza.attention.modules import attention_modules, base_models, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof import mixes_by_attention
+from cadenza.attention.proof.claims import mixes_by_attention
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError

@@ -8,12 +8,8 @@ from torch import nn
 
 from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
-from cadenza.attention.proof import (
-    masks_are_known,
-    mixes_by_attention,
-    refuse_scaling_by_length,
-    rows_equal_stock,
-)
+from cadenza.attention.proof.claims import masks_are_known, mixes_by_attention, rows_equal_stock
+from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError

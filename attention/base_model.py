@@ -3,7 +3,6 @@
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
@@ -11,9 +10,8 @@ from cadenza.attention.batch_call import BatchCall
 from cadenza.attention.modules import STOCK, follow
 from cadenza.attention.positions import cache_of
 from cadenza.attention.rotary.tables import refuse_static
-from cadenza.surgery.errors import SurgeryError
+from cadenza.attention.stock_calls import ON_PADDING, leave_to_stock
 from cadenza.surgery.retype import Mixin, Stage
-from cadenza.surgery.runtime import uncompiled
 
 NO_IDS = "anchor_attention: this training batch has no document_ids, so each row is one document"
 
@@ -24,7 +22,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
     - `document_ids` (batch, length) keeps packed documents apart: 1, 2, ... for documents, -1 for padding, 0
       for an anchor (`cadenza.attention.anchor`);
     - `labelled` (rows,), places in the flattened batch, makes the last hidden state (1, rows, hidden);
-    - `targets` (batch, length) are the labels of the call, which a model with a head shows.
+    - `needs_padding`: labels are predicted from padding, which a model with a head finds out.
 
     With none of them, and with no claim on kernel or layout, the stock `forward` runs unchanged. It also runs
     on a call that can't be computed by document (`BatchCall.describe`), with a warning.
@@ -35,7 +33,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
         *args: Any,
         document_ids: Tensor | None = None,
         labelled: Tensor | None = None,
-        targets: Tensor | None = None,
+        needs_padding: bool = False,
         **kwargs: Any,
     ) -> Any:
         model: Any = self
@@ -48,7 +46,8 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
             refuse_static(cache_of(self, args, kwargs), "a claimed window")
         if plan.by_document or document_ids is not None:
             call = BatchCall(self, args, kwargs, labelled)
-            if (reason := call.describe(document_ids, targets)) is None:
+            reason = ON_PADDING if needs_padding else call.describe(document_ids)
+            if reason is None:
                 return self._by_document(call)
             leave_to_stock(plan, reason, document_ids is not None, self.training)
         if labelled is None:
@@ -67,28 +66,3 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
         if self.batch_plan.rows == "last_layer":
             call.others["labelled"] = call.labelled
         return call.finish(super().forward(**call.named, **call.others))
-
-
-def leave_to_stock(plan: Any, reason: str, documents: bool, training: bool) -> None:
-    """Warn that the stock code computes a call that isn't possible by document.
-
-    A warning ends a compiled graph, so that generation in one graph gets none; a training step always does.
-
-    Raises:
-        SurgeryError: the call passes `document_ids`, or the kernel was asked for by name.
-    """
-    if documents:
-        raise SurgeryError(f"document_ids: this call can't be computed by document, because {reason}")
-    if plan.kernel not in (None, "auto"):
-        raise SurgeryError(
-            f"flash_attention kernel {plan.kernel!r} can't compute this call, because {reason}; "
-            "with kernel 'auto' the stock code does"
-        )
-    name = "unpadding" if plan.layout is not None else "flash_attention"
-    if training or not torch.compiler.is_compiling():
-        _warn(f"{name}: the stock code computes this call, because {reason}")
-
-
-@uncompiled
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)

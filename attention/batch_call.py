@@ -20,17 +20,14 @@ from transformers.utils.generic import ModelOutput
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.documents import PADDING, Documents, from_ids, from_mask
-from cadenza.attention.modules import attention_modules
-from cadenza.attention.positions import CACHES, first_position, stock_positions
+from cadenza.attention.positions import first_position, stock_positions
+from cadenza.attention.stock_calls import ON_PADDING, needs_stock, starts_anew
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
 from cadenza.surgery.runtime import uncompiled
 
 PADDED = ("last_hidden_state", "hidden_states", "router_logits")  # outputs that have a row for each token
 TOKENWISE = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids")
-STOCK_ONLY = (*CACHES, "encoder_hidden_states", "encoder_attention_mask", "cu_seq_lens_q", "cu_seq_lens_k")
-TRACED = "it is traced, and the lengths of documents would become constants"
-IGNORED = -100
 
 
 class BatchCall:
@@ -65,23 +62,22 @@ class BatchCall:
         """How to read `document_ids` if they may contain anchors."""
         return self.plan.packing if isinstance(self.plan.packing, Anchor) else None
 
-    def describe(self, document_ids: Tensor | None, targets: Tensor | None = None) -> str | None:
+    def describe(self, document_ids: Tensor | None) -> str | None:
         """Pass the documents to the layers, in place of a mask; or return why that is impossible.
 
         Args:
             document_ids: (batch, length); None: each row is one document.
-            targets: (batch, length) the labels of the call, or None.
         """
         mask = self.named.get("attention_mask")
-        if reason := self._stock_only():
+        if reason := needs_stock(self.named, self.others, self.model.config):
             return reason
         documents = self._documents(document_ids, mask)
         if isinstance(documents, str):
             return documents
-        if document_ids is None and (
-            reason := self._other_documents(mask) or self._on_padding(mask, targets)
-        ):
-            return reason
+        if document_ids is None:
+            anew = starts_anew(self.named.get("position_ids"), mask)
+            if reason := anew or self._labelled_padding(mask):
+                return reason
         if "use_cache" in inspect.signature(stock_class(self.model).forward).parameters:
             self.named["use_cache"] = False
         self.named["position_ids"] = self._positions(documents, packed=document_ids is not None)
@@ -171,45 +167,12 @@ class BatchCall:
         self._check_ids(document_ids, mask)
         return (self.anchor.documents if self.anchor else from_ids)(document_ids, self.device)
 
-    def _stock_only(self) -> str | None:
-        """The reason if an argument needs what the computation by document doesn't have."""
-        given = {**self.others, **self.named}
-        if found := [name for name in STOCK_ONLY if given.get(name) is not None]:
-            return f"it passes {found[0]}"
-        if given.get("use_cache"):
-            return "it passes use_cache=True"
-        if given.get("output_attentions", getattr(self.model.config, "output_attentions", False)):
-            return "it asks for attention weights"
-        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        return TRACED if tracing or torch.compiler.is_exporting() else None
-
     @uncompiled  # reads values
-    def _other_documents(self, mask: Tensor | None) -> str | None:
-        """The reason if `position_ids` start anew, which stock decoders take for a new document."""
-        positions = self.named.get("position_ids")
-        if mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
-            return "position_ids start anew within a row; document_ids would keep documents apart"
-        return None
-
-    @uncompiled  # reads values
-    def _on_padding(self, mask: Tensor | None, targets: Tensor | None) -> str | None:
-        """The reason if a label is predicted from padding, whose hidden state only the stock model has."""
-        if mask is None or (targets is None and self.labelled is None):
+    def _labelled_padding(self, mask: Tensor | None) -> str | None:
+        """The reason if a labelled place is padding."""
+        if self.labelled is None or mask is None or bool(mask.flatten()[self.labelled].all()):
             return None
-        padding = mask == 0
-        if targets is not None and (targets.shape != mask.shape or targets.is_floating_point()):
-            return None  # labels of rows, not of tokens
-        if targets is None:
-            found = padding.flatten()[self.labelled].any()
-        else:
-            wanted = targets != IGNORED
-            found = (wanted & padding).any() | (wanted[:, 1:] & padding[:, :-1] & self.causal).any()
-        return "labels are predicted from padding tokens" if bool(found) else None
-
-    @property
-    def causal(self) -> bool:
-        """Whether a label is predicted from the token before it."""
-        return next(attention_modules(self.model)).is_causal
+        return ON_PADDING
 
     def _refuse_hidden_states(self) -> None:
         name = "output_hidden_states"

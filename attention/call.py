@@ -4,7 +4,7 @@ Dense masks and FlexAttention evaluate `visible`. The arguments of flash-attn an
 FlexAttention restate it in other terms; tests compare them with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,7 @@ class AttentionCall:
         Raises:
             SurgeryError: no kernel knows one of the options.
         """
-        refuse_unknown(module, options)
+        refuse_unknown(module, options, documents.passed)
         plan = module.attention_plan
         windows = [w for w in (options.get("sliding_window"), plan.window) if w is not None]
         return cls(
@@ -123,10 +123,14 @@ class AttentionCall:
         return visible(at[:, None], at[None, :], causal=self.causal, window=self.window)
 
 
-def refuse_unknown(module: Any, options: Mapping[str, Any]) -> None:
-    """Raise if no kernel by document knows one of `options`, such as `position_bias`."""
+def refuse_unknown(module: Any, options: Mapping[str, Any], passed: Set[str] = frozenset()) -> None:
+    """Raise if no kernel by document knows one of `options`, such as `position_bias`.
+
+    Args:
+        passed: names that the caller of the model passed along, which no attention function reads.
+    """
     given = {name for name, value in options.items() if value is not None and value is not False}
-    if unknown := sorted(given - KNOWN - OWN - IDLE):
+    if unknown := sorted(given - KNOWN - OWN - IDLE - passed):
         raise SurgeryError(
             f"{type(module).__name__} passes {', '.join(unknown)} to attention, "
             "which attention by document doesn't know"

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cadenza.attention.plan import plan_of
+from cadenza.attention.stock_calls import on_padding
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage, bound, stock_class
 
@@ -77,20 +78,22 @@ class FollowsImplementation(Mixin, of="the attention seam", stage=Stage.ATTENTIO
             raise
 
 
-class PassesLabels(Mixin, of="the attention seam", stage=Stage.ATTENTION):
-    """A model with a head that shows its labels to a base model that leaves out padding.
-
-    The base model then knows whether a label is predicted from padding, which the stock model computes.
-    """
+class ReadsLabels(Mixin, of="the attention seam", stage=Stage.ATTENTION):
+    """A model with a head that tells a base model without padding if a label is predicted from padding."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = self
-        plan = plan_of(model.base_model)
-        if plan is not None and plan.by_document and "labelled" not in kwargs:
-            labels = bound(model, args, kwargs)[0].get("labels")
-            if labels is not None and labels.ndim == 2:
-                kwargs["targets"] = labels
+        base = next(module for module in model.modules() if "batch_plan" in vars(module))
+        if base.batch_plan.by_document and kwargs.get("document_ids") is None and "labelled" not in kwargs:
+            named, _ = bound(model, args, kwargs)
+            if on_padding(named.get("labels"), named.get("attention_mask"), is_causal_model(base)):
+                kwargs["needs_padding"] = True
         return super().forward(*args, **kwargs)
+
+
+def is_causal_model(base: nn.Module) -> bool:
+    """Whether the first attention of `base` is causal, so that labels are those of the next token."""
+    return bool(next(attention_modules(base)).is_causal)
 
 
 def planned(model: nn.Module) -> list[Any]:

@@ -11,7 +11,7 @@ from cadenza.attention.base_model import ReadsDocuments
 from cadenza.attention.modules import (
     SEAMS,
     FollowsImplementation,
-    PassesLabels,
+    ReadsLabels,
     attention_modules,
     base_models,
     planned,
@@ -19,7 +19,7 @@ from cadenza.attention.modules import (
 )
 from cadenza.attention.plan import AttentionPlan, BatchPlan, plan_of
 from cadenza.surgery.errors import NoEffect, SurgeryError
-from cadenza.surgery.retype import Undo, mix, stock_class, unmix
+from cadenza.surgery.retype import Mixin, Undo, mix, stock_class, unmix
 
 
 def open_seam(model: nn.Module) -> Iterator[Undo]:
@@ -46,11 +46,9 @@ def open_seam(model: nn.Module) -> Iterator[Undo]:
             base.batch_plan = BatchPlan(next(attention_modules(base)).attention_plan.stock)
             mix(base, ReadsDocuments)
     for host in _hosts(model):
-        for mixin in (FollowsImplementation, PassesLabels):
-            if not isinstance(host, mixin) and (
-                mixin is FollowsImplementation or host.base_model is not host
-            ):
-                mix(host, mixin)
+        _once(host, FollowsImplementation)
+        if plan_of(host) is None and base_models(host):
+            _once(host, ReadsLabels)
 
 
 def close_seam(model: nn.Module) -> None:
@@ -65,7 +63,7 @@ def close_seam(model: nn.Module) -> None:
         vars(module).pop("batch_plan", None)
     for host in _hosts(model):
         unmix(host, FollowsImplementation)
-        unmix(host, PassesLabels)
+        unmix(host, ReadsLabels)
 
 
 def _refuse_other_inputs(model: nn.Module, base: Any) -> None:
@@ -79,6 +77,11 @@ def _refuse_other_inputs(model: nn.Module, base: Any) -> None:
     if "input_ids" not in inspect.signature(stock_class(base).forward).parameters:
         name = stock_class(base).__name__
         raise SurgeryError(f"{name} takes no input_ids; attention is changed in text models alone")
+
+
+def _once(host: Any, mixin: type[Mixin]) -> None:
+    if not isinstance(host, mixin):
+        mix(host, mixin)
 
 
 def _hosts(model: nn.Module) -> list[Any]:

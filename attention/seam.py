@@ -26,7 +26,7 @@ from cadenza.attention.kernels.sdpa import stock_kernel
 from cadenza.attention.kernels.table import run
 from cadenza.attention.modules import SEAMS, STOCK, is_cross_attention
 from cadenza.attention.plan import AttentionPlan, plan_of
-from cadenza.attention.watch import seam_mask, watch_of
+from cadenza.attention.proof.watch import seam_mask, watch_of
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.runtime import uncompiled
 
@@ -88,7 +88,6 @@ def by_document(
         name = type(module).__name__
         raise SurgeryError(f"{name} gets a mask that the model made itself; attention by document ignores it")
     batch, _, length, _ = query.shape
-    options = {name: value for name, value in options.items() if name not in documents.passed}
     call = AttentionCall.of(module, documents, options)
     tokens = [documents.gather(x.transpose(1, 2)) for x in (query, key, value)]  # (1, total, heads, head_dim)
     output = run(module.attention_plan.kernel, call, *tokens)

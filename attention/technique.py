@@ -8,7 +8,7 @@ from torch import nn
 
 from cadenza.attention.opening import open_seam
 from cadenza.attention.plan import plan_of
-from cadenza.attention.proof import Claim, prove
+from cadenza.attention.proof.subject import Claim, prove
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Stage, Undo

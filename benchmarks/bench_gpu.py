@@ -10,7 +10,6 @@ that fails, or would start after --minutes, is printed as NOT MEASURED.
 
 import gc
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from gpu.cases import COLUMNS, Setting, batches, models
 from gpu.ceilings import ceilings, summary
 from gpu.models import needed
-from harness import Row, Variant, compare, gpu_options, parser, record, table
+from harness import Missed, Row, Variant, compare, gpu_options, parser, record, table
 from workloads import Batch, step
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -31,7 +30,7 @@ class Bench:
     def __init__(self, setting: Setting, rounds: int, minutes: float) -> None:
         self.setting, self.rounds = setting, 1 if setting.dry else rounds
         self.end = time.monotonic() + 60 * minutes
-        self.missed: list[str] = []
+        self.missed = Missed()
 
     def run(self, shape: str) -> None:
         """Measure the models in groups that memory can hold, each group together with the stock model."""
@@ -46,25 +45,16 @@ class Bench:
         if time.monotonic() > self.end:
             self.missed.append(f"{case}: {', '.join(group)} (the time is over)")
             return
-        found = [self._attempt(case, name, partial(_variant, name, m, data)) for name, m in group.items()]
-        variants = [variant for variant in found if variant]
-        compared = partial(compare, "gpu", case, variants, self.rounds, self.setting.dtype)
-        if found[0] is None:
+        variants = [Variant(name, step(m, data.inputs), needed(m, data)) for name, m in group.items()]
+        ready = self.missed.ready(case, variants)
+        compared = partial(compare, "gpu", case, ready, self.rounds, self.setting.dtype)
+        if not ready or ready[0] is not variants[0]:
             self.missed.append(f"{case}: {', '.join(group)} (the stock model failed)")
-        elif rows := self._attempt(case, ", ".join(group), compared):
+        elif rows := self.missed.attempt(f"{case}: {', '.join(group)}", compared):
             self.keep(rows if first else rows[1:])
-        del found, variants, compared
+        del variants, ready, compared
         gc.collect()
         torch.cuda.empty_cache()
-
-    def _attempt(self, case: str, what: str, call: Callable[[], Any]) -> Any:
-        """The result of `call`, or None if it fails: a failure is a result of the benchmark."""
-        try:
-            return call()
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            self.missed.append(f"{case}: {what} ({type(error).__name__}: {reason})")
-            return None
 
     def keep(self, rows: list[Row]) -> None:
         """Record and print `rows`; a dry run only prints them."""
@@ -72,13 +62,6 @@ class Bench:
         for row in rows:
             if row.tokens_per_second:
                 print(f"{row.variant:<28} MFU {mfu(row):.1%}", flush=True)
-
-
-def _variant(name: str, model: Any, data: Batch) -> Variant:
-    """A training step, which has run once."""
-    variant = Variant(name, step(model, data.inputs), needed(model, data))
-    variant.step()
-    return variant
 
 
 def mfu(row: Row) -> float:
@@ -100,8 +83,7 @@ def main() -> None:
     for shape in chosen.shape or COLUMNS:
         torch._dynamo.reset()  # the limit of recompilations holds for each shape
         bench.run(shape)
-    for line in bench.missed:
-        print(f"NOT MEASURED: {line}")
+    bench.missed.print()
     if chosen.dry_run and bench.missed:
         raise SystemExit("not every variant runs")
 

@@ -1,11 +1,13 @@
-"""The forward time of one token and of a prompt of 256, by the format of a decoder's weights.
+"""The forward time of 1, 8 and 32 rows of a token, and of a prompt of 256, by the format of the weights.
 
 The decoder has random weights and the shape of SmolLM2-135M in float32 on a CPU, or of Llama-3-8B in bfloat16
 on a GPU. Each format is compared with full precision.
 """
 
+from functools import partial
+
 import torch
-from harness import CUDA, DEVICE, Variant, Work, compare, parser, record
+from harness import CUDA, DEVICE, Missed, Variant, Work, compare, parser, record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cadenza.algorithms import apply_post_training_quantization
@@ -19,6 +21,9 @@ LLAMA3 = {
     **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
     **{"num_attention_heads": 32, "num_key_value_heads": 8},
 }
+
+
+CASES = {"a token": (1, 1), "8 tokens": (8, 1), "32 tokens": (32, 1), "a prompt of 256": (1, 256)}
 
 
 def decoder(form: str | None) -> LlamaForCausalLM:
@@ -48,12 +53,13 @@ def variant(name: str, model: LlamaForCausalLM, ids: torch.Tensor) -> Variant:
 
 def main() -> None:
     rounds = parser(__doc__, rounds=9).parse_args().rounds
-    models = {"full": decoder(None), **{form: decoder(form) for form in FORMATS}}
-    for length in (1, 256):
-        ids = torch.arange(length)[None].to(models["full"].device)
-        case = "a token" if length == 1 else f"a prompt of {length}"
-        variants = [variant(name, model, ids) for name, model in models.items()]
-        record(compare("ptq", case, variants, rounds, next(models["full"].parameters()).dtype), "ptq")
+    missed, models = Missed(), {"full": decoder(None)}
+    models |= {form: missed.attempt(form, partial(decoder, form)) for form in FORMATS}
+    for case, (rows, length) in CASES.items():
+        ids = torch.arange(length, device=DEVICE).expand(rows, -1)
+        ready = missed.ready(case, [variant(name, model, ids) for name, model in models.items() if model])
+        record(compare("ptq", case, ready, rounds, next(models["full"].parameters()).dtype), "ptq")
+    missed.print()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -104,6 +105,27 @@ def compare(
         figures = _figures(v.work, times[variants[0].name], times[v.name], limits[v.name])
         rows.append(Row(benchmark, case, v.name, peak_mib=peaks[v.name], **figures))
     return rows
+
+
+class Missed(list[str]):
+    """What couldn't be measured, and why: a failure is a result of a benchmark and doesn't end it."""
+
+    def attempt(self, what: str, call: Callable[[], Any]) -> Any:
+        """The result of `call`, or None if it fails."""
+        try:
+            return call()
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            self.append(f"{what} ({type(error).__name__}: {reason})")
+            return None
+
+    def ready(self, case: str, variants: list[Variant]) -> list[Variant]:
+        """Those of `variants` whose step has run once."""
+        return [v for v in variants if self.attempt(f"{case}: {v.name}", lambda v=v: (v.step(), True))]
+
+    def print(self) -> None:
+        for line in self:
+            print(f"NOT MEASURED: {line}", flush=True)
 
 
 def _product(dtype: torch.dtype) -> Callable[[], object]:

@@ -8,7 +8,7 @@ from paths import ROOT
 # A folder may import itself and these; a folder within another is one of its own.
 MAY = {
     "surgery": set(),
-    "checks": {"algorithms", "attention", "probes", "surgery"},  # late
+    "checks": {"algorithms", "probes"},
     "losses": {"surgery"},
     "quantization": {"surgery"},
     "probes": set(),

@@ -1,6 +1,6 @@
 """Attention by document with FlexAttention: the mask is a function, and invisible blocks are skipped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from cadenza.attention.call import AttentionCall, visible
 
 BLOCK = 128
+# Below 128 tokens torch takes a kernel for decoding, which doesn't compile for some groups of heads.
+TRITON = {"FORCE_USE_FLEX_ATTENTION": True}
 
 
 def flex(
-    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, backend: str | None = None
+    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any] = TRITON
 ) -> Tensor:
     """FlexAttention (Dong et al., arXiv 2412.05496); its block mask is made once a batch.
 
@@ -28,14 +30,14 @@ def flex(
         block_mask=block_mask,
         scale=call.scaling,
         enable_gqa=query.shape[2] != key.shape[2],
-        kernel_options=None if backend is None else {"BACKEND": backend},
+        kernel_options=dict(options),
     )
     return output.transpose(1, 2)
 
 
 def fa4(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """FlexAttention on its FlashAttention 4 backend. Shapes as in `sdpa.stock`."""
-    return flex(call, query, key, value, backend="FLASH")
+    return flex(call, query, key, value, {"BACKEND": "FLASH"})
 
 
 @cache

@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cadenza.attention.call import AttentionCall, additive_mask
 from cadenza.surgery.retype import stock_class
+
+SHAPELESS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def stock_kernel(module: Any, stock: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -29,6 +33,16 @@ def stock(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Ten
     Returns:
         (1, total, heads, head_dim).
     """
+    with _without_plans(query):
+        return _by_runs(call, query, key, value)
+
+
+def _without_plans(query: Tensor) -> AbstractContextManager:
+    """On CUDA, any kernel of SDPA but cuDNN's, which makes a plan for each shape, and lengths differ."""
+    return sdpa_kernel(SHAPELESS) if query.is_cuda else nullcontext()
+
+
+def _by_runs(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     documents, tokens = call.documents, [x.squeeze(0) for x in (query, key, value)]
     runs = zip(*(documents.split(x) for x in tokens), strict=True)
     if documents.anchors:

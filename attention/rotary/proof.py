@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cadenza.attention.proof import refuse_on_meta
+from cadenza.attention.proof.subject import refuse_on_meta
 from cadenza.attention.rotary.embedding import ExactTables, RotatedExactly
 from cadenza.attention.rotary.tables import new_rotary
 from cadenza.probes.untouched import untouched

@@ -65,6 +65,21 @@ def by_length(rotary: Any, layer_type: str | None) -> bool:
     return "dynamic" in name or name == "longrope"
 
 
+def refuse_scaling_by_length(base: Any) -> None:
+    """Raise if rotary frequencies of `base` depend on the longest position in a batch.
+
+    Then a document computes something else without the padding beside it, or in a packed row.
+    """
+    for rotary in filter(is_rotary, base.modules()):
+        if any(by_length(rotary, layer_type) for layer_type in layer_types(rotary)):
+            name = stock_class(base).__name__
+            kind = rotary.rope_type
+            raise SurgeryError(
+                f"{name} has rope type {kind!r}, whose frequencies follow the longest position in a batch; "
+                "choose a fixed rope type"
+            )
+
+
 def tables(positions: Tensor, inverse: tuple[float, ...], scaling: float) -> tuple[Tensor, Tensor]:
     """cos and sin of `positions` (batch, tokens), each (batch, tokens, len(inverse)), float64."""
     inv_freq = torch.tensor(inverse, dtype=torch.float64, device=positions.device)

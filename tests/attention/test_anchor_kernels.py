@@ -31,7 +31,7 @@ KERNELS = [
 
 @pytest.mark.parametrize(("name", "device", "dtype", "tolerance"), KERNELS)
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
-@pytest.mark.parametrize("lengths", [LENGTHS["odd"], LENGTHS["200 short"], [[130, 1, 257, 60]]])
+@pytest.mark.parametrize("lengths", [LENGTHS["odd"], LENGTHS["200 short"], [[130, 1, 257, 60]], [[20, 40]]])
 def test_kernels_equal_the_dense_mask(name, device, dtype, tolerance, heads, lengths, fresh_graphs):
     if missing := table.KERNELS[name].missing():
         pytest.skip(f"NOT VERIFIED HERE: {name} needs {missing}")

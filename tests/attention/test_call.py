@@ -34,13 +34,13 @@ def test_options_arrive():
 
 
 def test_options_that_are_not_given():
-    one = AttentionCall.of(Attention(False, 1), None, {})
+    one = AttentionCall.of(Attention(False, 1), Documents((5,), CPU), {})
     assert (one.causal, one.window, one.dropout, one.scaling) == (False, None, 0.0, None)
-    assert AttentionCall.of(Attention(True, 1), None, {"is_causal": None}).causal
-    assert AttentionCall.of(Attention(False, 1), None, {"is_causal": True}).causal
-    assert AttentionCall.of(SimpleNamespace(attention_plan=AttentionPlan("sdpa")), None, {}).causal, (
-        "as transformers has it"
-    )
+    assert AttentionCall.of(Attention(True, 1), Documents((5,), CPU), {"is_causal": None}).causal
+    assert AttentionCall.of(Attention(False, 1), Documents((5,), CPU), {"is_causal": True}).causal
+    assert AttentionCall.of(
+        SimpleNamespace(attention_plan=AttentionPlan("sdpa")), Documents((5,), CPU), {}
+    ).causal, "as transformers has it"
 
 
 @pytest.mark.parametrize("kernel", [sdpa.stock, merged])
@@ -107,7 +107,7 @@ def test_documents_keep_what_each_kind_of_layer_needs(kernel, monkeypatch):
 
 def dense_flex(query, key, value, *, score_mod, block_mask, scale, enable_gqa, kernel_options):
     """flex_attention by its documentation: in the blocks that are listed, what the mask shows."""
-    assert kernel_options is None
+    assert kernel_options == flex.TRITON
     assert enable_gqa == (key.shape[1] != query.shape[1])
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
@@ -151,7 +151,7 @@ def test_fa4_is_a_backend_of_flex(monkeypatch):
     monkeypatch.setattr(flex, "_flex_attention", lambda compiled: record)
     for kernel in (flex.flex, flex.fa4):
         kernel(call_of(), *tokens())
-    assert asked == [None, {"BACKEND": "FLASH"}]
+    assert asked == [flex.TRITON, {"BACKEND": "FLASH"}]
 
 
 def flash_by_its_documentation(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):

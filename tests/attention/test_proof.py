@@ -206,6 +206,36 @@ def test_proofs_hold_in_every_dtype(dtype):
             surgery.operate(build("lfm2").to(dtype))
 
 
+def test_attention_that_is_left_out_by_mistake_is_found_out():
+    """A technique changes no cross-attention; this one attends to its own tokens."""
+    for surgery in (ALiBi(), SlidingWindow(3), Unpadding()):
+        model = build("olmo2")
+        model.model.layers[1].self_attn.is_cross_attention = True
+        with pytest.raises(
+            SurgeryError, match="Olmo2Attention is taken for cross-attention, but gets no other"
+        ):
+            surgery.operate(model)
+
+
+class Shifted(nn.Module):
+    """Adds the token before, as a convolution of width two would."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, hidden):
+        return self.inner(hidden) + hidden.roll(1, dims=1)
+
+
+def test_a_tested_family_with_another_part_has_to_prove_itself():
+    model = build("llama")
+    model.model.layers[0].mlp = Shifted(model.model.layers[0].mlp)
+    for surgery in PADDING_FREE:
+        with pytest.raises(SurgeryError, match=OUTSIDE):
+            surgery.operate(model)
+
+
 def test_a_window_of_zero_is_none():
     """As in the config of Qwen2-MoE."""
     model = build("qwen2_moe", sliding_window=None, use_sliding_window=False)

@@ -86,13 +86,18 @@ def test_sparse_prediction_finds_labels_on_padding():
 
 
 @every_technique
-def test_no_warning_where_labels_are_of_real_tokens(apply):
-    model, causal = build("bert"), build("llama")
-    apply(model), apply(causal)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_labels_of_real_tokens_are_computed_by_document(apply, family):
+    """Without a warning; what padding computes, which nobody reads, isn't stock."""
+    model, stock = build(family), build(family)
+    apply(model)
+    inputs = batch(family)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(**batch("bert"))
-        causal(**batch("llama"))
+        ours = model(**inputs)
+    theirs, padding = stock(**inputs), inputs["attention_mask"] == 0
+    assert abs(ours.loss - theirs.loss) < 1e-5
+    assert (ours.logits - theirs.logits)[padding].abs().max() > 1e-3
 
 
 @every_technique
@@ -246,3 +251,23 @@ def test_labels_of_rows_are_no_labels_of_tokens(apply, width):
         warnings.simplefilter("error")
         ours, theirs = (m(IDS, attention_mask=MASK, labels=torch.ones(2, width)).loss for m in models)
     assert abs(ours - theirs) < 1e-6
+
+
+@every_technique
+def test_what_attention_reads_is_stocks_whoever_passes_it(apply):
+    """Transformers' own attention function reads `is_causal`; the mask of a padded row doesn't."""
+    model, stock = build("llama"), build("llama")
+    apply(model)
+    for given in ({"is_causal": False}, {"is_causal": False, "attention_mask": MASK}):
+        with pytest.warns(UserWarning, match="because it passes is_causal"):
+            ours = model(IDS, **given).logits
+        assert torch.equal(ours, stock(IDS, **given).logits)
+
+
+@every_technique
+def test_a_loss_that_takes_no_further_arguments(apply):
+    model = build("llama")
+    apply(model)
+    model.loss_function = lambda logits, labels, vocab_size: logits[labels != -100].square().mean()
+    labels = IDS.masked_fill(MASK == 0, -100)
+    assert model(IDS, attention_mask=MASK, labels=labels).loss.isfinite()

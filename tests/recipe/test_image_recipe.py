@@ -1,13 +1,13 @@
 """Image recipes: what they load, train and record, calibration that is interrupted."""
 
 import json
-import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 from composer.core import Callback
 from faulty_runs import weights
+from trainers import trained
 
 from cadenza.data import build_image_dataspec
 from cadenza.quantization import averages
@@ -35,16 +35,6 @@ def recipe(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     runs = f"train.run_folder={tmp_path / 'runs'}"
     return lambda *overrides: load([str(tmp_path / "tiny.yaml")], [runs, *overrides])
-
-
-def trained(recipe, *callbacks):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        settings, task = trainers.trainer_settings(recipe), run.task_of(recipe)
-        settings["callbacks"] += callbacks
-        trainer = trainers.build_trainer(task, settings, task.model(), *task.data())
-        trainer.fit()
-    return trainer
 
 
 def quantized(trainer):

@@ -1,11 +1,11 @@
 """Training by recipe: micro-batches, token counts, the schedule, resume, the record."""
 
 import json
-import warnings
 
 import pytest
 import torch
 from composer.utils import reproducibility
+from trainers import trained
 
 from cadenza.recipe import run
 from cadenza.recipe import trainer as trainers
@@ -30,15 +30,6 @@ def weights_after(recipe, algorithms=(), **dropout):
     recipe.model.config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     trainer = trained(recipe)
     return {k: v.detach().clone() for k, v in trainer.state.model.named_parameters()}
-
-
-def trained(recipe):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        settings, task = trainers.trainer_settings(recipe), run.task_of(recipe)
-        trainer = trainers.build_trainer(task, settings, task.model(), *task.data())
-        trainer.fit()
-    return trainer
 
 
 def test_micro_batches_do_not_matter(recipe):

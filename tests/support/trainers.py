@@ -10,6 +10,8 @@ from families import batch, build
 from torch.utils.data import DataLoader
 
 from cadenza.models import composer_model
+from cadenza.recipe.run import task_of
+from cadenza.recipe.trainer import build_trainer, trainer_settings
 
 BATCHES = 4
 
@@ -24,6 +26,17 @@ def short_trainer(model, algorithms, family="bert", **kwargs):
         return Trainer(
             model=composer_model(model), train_dataloader=DataLoader(data, batch_size=None), **kwargs
         )
+
+
+def trained(recipe, *callbacks):
+    """The Trainer of a resolved recipe, after its run, with further callbacks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings, task = trainer_settings(recipe), task_of(recipe)
+        settings["callbacks"] += callbacks
+        trainer = build_trainer(task, settings, task.model(), *task.data())
+        trainer.fit()
+    return trainer
 
 
 def resumable_trainer(algorithms, folder=None, seed=5, family="bert", **kwargs):

@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausal
 
 from cadenza.algorithms import apply_bf16_safe_rope, check_rope
 from cadenza.attention.modules import base_models
-from cadenza.attention.proof import is_tested
+from cadenza.attention.proof.subject import is_tested
 from cadenza.attention.rotary.tables import is_rotary
 from cadenza.surgery import NoEffect, SurgeryError
 

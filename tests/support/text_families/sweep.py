@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,20 @@ def rows_equal(model: Any, stock: Any) -> None:
     real = mask.bool()
     both = [with_gradient(m, lambda m: logits(m, ids, attention_mask=mask)[real]) for m in (model, stock)]
     assert_close(*both)
+    if "labels" in inspect.signature(stock.forward).parameters:
+        losses_equal(model, stock, ids, mask)
+
+
+def losses_equal(model: Any, stock: Any, ids: Tensor, mask: Tensor) -> None:
+    """With a label at each token, padding included."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the stock code computes it
+        try:
+            expected = stock(input_ids=ids, attention_mask=mask, labels=ids).loss
+        except (TypeError, ValueError, RuntimeError):
+            return  # the stock model has no loss for them
+        found = model(input_ids=ids, attention_mask=mask, labels=ids).loss
+    assert abs(found - expected) < 1e-4 * max(1, abs(expected))
 
 
 def outputs_equal(model: Any, stock: Any) -> None:

@@ -1,7 +1,4 @@
-"""Proves on a model itself that a technique may change its attention.
-
-Some families are tested with any config (`TESTED`). Any other model proves a technique when it is applied, by
-a few short calls of its own base model:
+"""What a model of no tested family proves, each by one or two short calls:
 
 1. `mixes_by_attention`: if attention lets each token see itself alone, no token reaches another one. So
    nothing mixes tokens outside of the seam: no convolution, no recurrence, no other attention.
@@ -14,106 +11,18 @@ The first two find what a comparison of outputs misses in a new model, whose sco
 calls are in eval mode, on random tokens; the model and the random state stay as they were.
 """
 
-import inspect
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cadenza.attention.call import is_causal, refuse_unknown
-from cadenza.attention.modules import base_models
-from cadenza.attention.rotary.tables import by_length, is_rotary, layer_types
-from cadenza.attention.watch import Watch, hides_the_same, watched
-from cadenza.probes.sequences import Draw
-from cadenza.probes.untouched import untouched
+from cadenza.attention.modules import is_cross_attention
+from cadenza.attention.proof.subject import Subject
+from cadenza.attention.proof.watch import Watch, hides_the_same
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.retype import stock_class
 
-TESTED = {
-    f"transformers.models.{name}.modeling_{name}"
-    for name in (
-        *("albert", "bert", "distilbert", "electra", "gpt2", "llama", "mistral", "modernbert"),
-        *("qwen2", "qwen3", "roberta", "xlm_roberta"),
-    )
-}
 LENGTHS = (7, 12, 5)  # tokens of the rows, or of the documents
 EXACT = 8.0  # epsilons, where the same numbers are added; only a router of experts may order them otherwise
 ROUNDED = 1e3  # epsilons, where another kernel computes
-SKIP = "prove=False applies it all the same"
-
-
-class Subject:
-    """A base model under proof, and tokens to call it with."""
-
-    def __init__(self, base: Any) -> None:
-        self.base, self.draw = base, Draw(base)
-        self.device = base.get_input_embeddings().weight.device
-
-    def tokens(self, *shape: int) -> Tensor:
-        """Random tokens of `shape`."""
-        return self.draw.tokens(*shape).to(self.device)
-
-    def hidden(self, ids: Tensor, **inputs: Any) -> Tensor:
-        """(batch, length, hidden), the last hidden state of the model as it is, with the techniques on it."""
-        if "use_cache" in inspect.signature(stock_class(self.base).forward).parameters:
-            inputs["use_cache"] = False
-        return self.base(input_ids=ids, **inputs)[0]
-
-    def stock(self, ids: Tensor, watch: Watch | None = None, **inputs: Any) -> Tensor:
-        """`hidden`, but computed by the stock code, watched by `watch`."""
-        plan = self.base.batch_plan
-        self.base.batch_plan = replace(plan, kernel=None, layout=None, packing=None)
-        try:
-            with watched(self.base, watch or Watch()):
-                return self.hidden(ids, **inputs)
-        finally:
-            self.base.batch_plan = plan
-
-
-Claim = Callable[[Subject], None]
-"""Raises a `SurgeryError` if a base model doesn't meet it."""
-
-
-def prove(model: nn.Module, *claims: Claim) -> None:
-    """Check `claims` on each base model of `model` that isn't of a tested family.
-
-    Raises:
-        SurgeryError: a claim doesn't hold, or the model can't be called.
-    """
-    for base in base_models(model):
-        if not is_tested(base):
-            _prove(base, claims)
-
-
-def refuse_on_meta(base: Any) -> None:
-    """Raise if `base`, which has no numbers, is of no tested family."""
-    if not is_tested(base):
-        name = stock_class(base).__name__
-        raise SurgeryError(f"{name} is of no tested family, and nothing can be proved on meta; {SKIP}")
-
-
-def is_tested(base: Any) -> bool:
-    """Whether techniques are tested on the family of `base` with any config."""
-    return stock_class(base).__module__ in TESTED
-
-
-def _prove(base: Any, claims: tuple[Claim, ...]) -> None:
-    name = stock_class(base).__name__
-    if any(parameter.is_meta for parameter in base.parameters()):
-        refuse_on_meta(base)
-    with untouched(base), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base.eval()
-        try:
-            for claim in claims:
-                claim(Subject(base))
-        except SurgeryError as error:
-            raise SurgeryError(f"{name}: {error}; {SKIP}") from error
-        except Exception as error:  # an unknown model may raise anything
-            raise SurgeryError(f"{name} can't be called on a few tokens: {error!r:.200}; {SKIP}") from error
 
 
 def mixes_by_attention(subject: Subject) -> None:
@@ -125,6 +34,10 @@ def mixes_by_attention(subject: Subject) -> None:
     one, other = subject.stock(ids, watch)
     if not watch.calls:
         raise SurgeryError("it computes attention in a way that isn't on transformers' attention interface")
+    if taken := [module for module, *_ in watch.calls if is_cross_attention(module)]:
+        raise SurgeryError(
+            f"{type(taken[0]).__name__} is taken for cross-attention, but gets no other sequence"
+        )
     elsewhere = torch.arange(len(one), device=ids.device) != place
     _same(other[elsewhere], one[elsewhere], "tokens reach each other outside of attention", EXACT)
 
@@ -189,21 +102,6 @@ def forgets_positions(subject: Subject) -> None:
     order = subject.draw.weights(ids.shape[1]).argsort().to(ids.device)  # not reversed: distances would stay
     there, shuffled = (subject.stock(x, Watch(seen=seen)) for x in (ids, ids[:, order]))
     _same(shuffled, there[:, order], "positions remain, which this technique doesn't know how to remove")
-
-
-def refuse_scaling_by_length(base: Any) -> None:
-    """Raise if rotary frequencies of `base` depend on the longest position in a batch.
-
-    Then a document computes something else without the padding beside it, or in a packed row.
-    """
-    for rotary in filter(is_rotary, base.modules()):
-        if any(by_length(rotary, layer_type) for layer_type in layer_types(rotary)):
-            name = stock_class(base).__name__
-            kind = rotary.rope_type
-            raise SurgeryError(
-                f"{name} has rope type {kind!r}, whose frequencies follow the longest position in a batch; "
-                "choose a fixed rope type"
-            )
 
 
 def _padded(subject: Subject) -> tuple[Tensor, Tensor]:
