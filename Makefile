@@ -60,7 +60,7 @@ test-gpu: $(OURS) # the tests that need a CUDA device; eight processes share it,
 # About 8 minutes: bench_gpu.py starts nothing after 5. A script that fails doesn't stop the others.
 bench-gpu: $(OURS)
 	$(RUN) -c "import sys, torch; torch.cuda.is_available() or sys.exit('no CUDA device: NOT MEASURED')"
-	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot_gpu; do \
+	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot; do \
 		$(RUN) benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 

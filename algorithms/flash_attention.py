@@ -8,7 +8,12 @@ from torch import nn
 from cadenza.attention.kernels.table import KERNELS
 from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof.claims import masks_are_known, mixes_by_attention, rows_equal_stock
+from cadenza.attention.proof.claims import (
+    kernel_has_features,
+    masks_are_known,
+    mixes_by_attention,
+    rows_equal_stock,
+)
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -27,10 +32,10 @@ class FlashAttention(AttentionSurgery):
     tokens of a batch and scatters the result; with `unpadding` that happens once for all layers.
 
     Args:
-        kernel: `flash` (flash-attn 2, CUDA), `flex` (FlexAttention, CUDA), `fa4` (FlexAttention on
-            FlashAttention 4, CUDA), `sdpa` (the model's own kernel, called for each run of equally long
-            documents), `merged` (torch's flash attention, with an anchor merged in closed form), or `auto`:
-            the first of flash, flex and sdpa that supports the call.
+        kernel: `flash` (flash-attn 2, CUDA), `varlen` (the FlashAttention 2 in torch, CUDA), `flex`
+            (FlexAttention, CUDA), `fa4` (FlexAttention on FlashAttention 4, CUDA), `sdpa` (the model's own
+            kernel, called for each run of equally long documents), or `auto`: the first of flash, varlen,
+            flex and sdpa that supports the call.
             `python -m cadenza.attention.kernels` prints what each kernel supports.
 
     Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md). With `auto` a
@@ -40,7 +45,7 @@ class FlashAttention(AttentionSurgery):
 
     kernel: str = "auto"
     keeps_outputs = True
-    claims = (mixes_by_attention, masks_are_known, rows_equal_stock)
+    claims = (mixes_by_attention, masks_are_known, kernel_has_features, rows_equal_stock)
 
     def __post_init__(self) -> None:
         if self.kernel != "auto" and self.kernel not in KERNELS:

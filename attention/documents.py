@@ -87,14 +87,17 @@ class Documents:
 
     @cached_property
     def anchored_keys(self) -> Tensor:
-        """(total + copies,) int64: the places of the keys that `anchored_cu_seqlens` counts."""
+        """(total + copies,) int64: which token each key is that `anchored_cu_seqlens` counts.
+
+        The copy of an anchor in front of document n counts as token `total + n`.
+        """
         ends = self.anchored_cu_seqlens.long()
         lengths = ends.diff()
         document = torch.arange(len(lengths), device=self.device).repeat_interleave(lengths)
         from_end = ends[1:][document] - torch.arange(len(document), device=self.device)
         place = self.cu_seqlens[1:].long()[document] - from_end
         in_front = from_end > torch.tensor(self.lengths, device=self.device)[document]
-        return torch.where(in_front, self.anchor_tokens[document], place)
+        return torch.where(in_front, self.total + document, place)
 
     def without_padding(self) -> "Documents":
         """The same documents without the padding."""

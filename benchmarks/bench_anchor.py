@@ -158,7 +158,7 @@ def main() -> None:
     if CUDA:
         return on_gpu(chosen.rounds)
     for window in chosen.windows:
-        names = {"anchor": ["sdpa", "merged"]}
+        names = {"anchor": ["sdpa"]}
         layer(Layer((8, 8), 64, torch.float32), window, 1024, names, chosen.rounds)
     model(16_384, 1024, chosen.rounds)
 

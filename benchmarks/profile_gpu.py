@@ -78,7 +78,7 @@ def main() -> None:
     print(f"{variant}: {case}\n{table(rows, seconds)}")
     if not chosen.dry_run:
         common = {"case": case, "variant": variant, "step_seconds": seconds}
-        named = [dict(zip(("kernel", "seconds", "calls"), row, strict=True)) for row in rows]
+        named = [{"kernel": name[:100], "seconds": time, "calls": calls} for name, time, calls in rows]
         print(f"recorded: {append([common | row for row in named], 'gpu_profile')}")
 
 

@@ -21,10 +21,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     - of each parameter: `requires_grad` and `grad`. Within, `grad` is None, so a backward adds to nothing;
     - the random state of torch (CPU and the model's devices), numpy and Python.
 
-    Within, gradients are on, and autocast and inference mode are off, whatever is around. The values of
+    Within, gradients are on, and autocast, TF32 and inference mode are off, whatever is around. The values of
     parameters aren't kept: a copy would take as much memory as the model.
     """
     with ExitStack() as stack:
+        stack.enter_context(without_tf32())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", *(device.type for device in _devices(model))} - {"meta"}:
@@ -36,6 +37,27 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for parameter in model.parameters():
             parameter.grad = None
         yield
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Products in float32 are exact, also where a trainer allows TF32, which keeps 10 of 23 bits."""
+    kept = [(each, *_tf32_setting(each)) for each in (torch.backends.cuda.matmul, torch.backends.cudnn)]
+    try:
+        for each, name, _ in kept:
+            setattr(each, name, "ieee" if name == "fp32_precision" else False)
+        yield
+    finally:
+        for each, name, value in kept:
+            setattr(each, name, value)
+
+
+def _tf32_setting(backend: Any) -> tuple[str, Any]:
+    """The name and the value of the switch that this process uses; torch refuses to read the other one."""
+    try:
+        return "allow_tf32", backend.allow_tf32
+    except RuntimeError:
+        return "fp32_precision", backend.fp32_precision
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from cadenza.attention.call import AttentionCall
+from cadenza.attention.kernels.anchors import behind_anchors
 
 
 def arguments(call: AttentionCall) -> dict[str, Any]:
@@ -12,7 +13,7 @@ def arguments(call: AttentionCall) -> dict[str, Any]:
 
     flash-attn aligns the last query of a document to its last key. Query i of n sees key j of m if
     -left <= j - (i + m - n) <= right, where -1 means no bound, and, in a causal call, if j <= i + m - n.
-    The keys of documents with anchors are `Documents.anchored_keys`: a copy of the anchor comes first.
+    The keys of documents with anchors are those of `behind_anchors`: a copy of the anchor comes first.
     """
     documents, anchored = call.documents, bool(call.documents.anchors)
     reach = -1 if call.window is None else call.window - 1
@@ -32,7 +33,7 @@ def flash(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Ten
 
     query, key, value = (x.squeeze(0) for x in (query, key, value))  # (total, heads, head_dim)
     if call.documents.anchors:
-        key, value = (x.index_select(0, call.documents.anchored_keys) for x in (key, value))
+        key, value = (behind_anchors(x, call.documents) for x in (key, value))
     options = {
         "dropout_p": call.dropout,
         "softmax_scale": call.scaling,

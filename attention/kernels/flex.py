@@ -59,11 +59,32 @@ def _block_mask(call: AttentionCall) -> Any:
     def mask(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return visible(q, k, **seen)
 
-    live = live_blocks(call)
-    counts = live.sum(-1, dtype=torch.int32)[None, None]  # (1, 1, blocks)
-    indices = live.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
+    live, full = live_blocks(call), full_blocks(call)
     sizes = {"BLOCK_SIZE": BLOCK, "seq_lengths": (documents.total, documents.total)}
-    return BlockMask.from_kv_blocks(counts, indices, mask_mod=mask, **sizes)
+    return BlockMask.from_kv_blocks(*_listed(live & ~full), *_listed(full), mask_mod=mask, **sizes)
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (blocks, blocks): how many each row has, (1, 1, blocks), and their columns, which come first."""
+    counts = blocks.sum(-1, dtype=torch.int32)
+    return counts[None, None], blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
+
+
+def full_blocks(call: AttentionCall) -> Tensor:
+    """(blocks, blocks), True where each of 128 queries sees each of 128 keys, so that no mask is computed."""
+    documents = call.documents
+    first = torch.arange(0, documents.total, BLOCK, device=documents.device)
+    whole = first + BLOCK <= documents.total
+    last = (first + BLOCK).clamp(max=documents.total) - 1
+    start, end = documents.of_token[first], documents.of_token[last]
+    inside = torch.where(whole & (start == end), start, -1)  # the document that the block is a part of
+    full = (inside[:, None] == inside) & (inside >= 0)
+    if call.causal:
+        full &= last <= first[:, None]
+    if call.window is not None:
+        farthest = torch.maximum(last[:, None] - first, last - first[:, None])
+        full &= farthest < call.window
+    return full
 
 
 def live_blocks(call: AttentionCall) -> Tensor:

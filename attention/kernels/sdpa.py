@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cadenza.attention.call import AttentionCall, additive_mask
+from cadenza.attention.kernels.anchors import copies
 from cadenza.surgery.retype import stock_class
 
 SHAPELESS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -47,7 +48,7 @@ def _by_runs(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> 
     runs = zip(*(documents.split(x) for x in tokens), strict=True)
     if documents.anchors:
         counts = [count for count, _ in documents.runs]
-        anchors = (x.index_select(0, documents.anchor_tokens)[:, None].split(counts) for x in tokens)
+        anchors = (copies(x, documents)[:, None].split(counts) for x in tokens)
         fronts = zip(*anchors, strict=True)
         outputs = [_behind_anchors(call, front, run) for front, run in zip(fronts, runs, strict=True)]
     else:

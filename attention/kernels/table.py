@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cadenza.attention.call import AttentionCall
-from cadenza.attention.kernels import flash, flex, merged, sdpa
+from cadenza.attention.kernels import flash, flex, sdpa, varlen
 from cadenza.surgery.errors import SurgeryError
 
 log = logging.getLogger(__name__)
@@ -59,17 +60,18 @@ CPU = (*ALL, "float64")
 
 KERNELS: dict[str, Kernel] = {
     "flash": Kernel(flash.flash, {"cuda": HALF}, dropout=True, module="flash_attn"),
+    "varlen": Kernel(varlen.varlen, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
     "flex": Kernel(flex.flex, {"cuda": ALL}, range(16, 257)),  # the smallest matrix in Triton is 16 wide
     "fa4": Kernel(flex.fa4, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)),
     "sdpa": Kernel(  # with a limit of the scores or sinks, the model's own kernel is `eager`
         sdpa.stock, {"cpu": CPU, "cuda": CPU}, range(1, 2**16), dropout=True, softcap=True, sinks=True
     ),
-    "merged": Kernel(merged.merged, {"cpu": CPU, "cuda": HALF}, range(8, 257, 8), alibi=False, window=False),
 }
-"""In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental, or `merged`."""
+"""In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental."""
 
 FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks")
-AUTO = ("flash", "flex", "sdpa")
+MANY = 8  # calls of an attention, beyond which the host is slower than a GPU
+AUTO = ("flash", "varlen", "flex", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,25 @@ class Needs:
             device=query.device.type,
             dtype=str(query.dtype).removeprefix("torch."),
             head_dim=query.shape[-1],
-            alibi=call.bias is not None,
-            window=call.window is not None,
-            causal=call.causal,
-            dropout=call.dropout > 0,
-            anchor=bool(call.documents.anchors),
-            softcap="softcap" in call.own,
-            sinks="s_aux" in call.own,
+            **features(call),
         )
 
     def __str__(self) -> str:
         asked = [f.name for f in fields(self) if getattr(self, f.name) is True]
         return ", ".join([self.device, self.dtype, f"head_dim {self.head_dim}", *asked])
+
+
+def features(call: AttentionCall) -> dict[str, bool]:
+    """Whether a call needs each of `FEATURES`."""
+    return {
+        "alibi": call.bias is not None,
+        "window": call.window is not None,
+        "causal": call.causal,
+        "dropout": call.dropout > 0,
+        "anchor": bool(call.documents.anchors),
+        "softcap": "softcap" in call.own,
+        "sinks": "s_aux" in call.own,
+    }
 
 
 def lacks(name: str, needs: Needs) -> str | None:
@@ -116,11 +125,14 @@ def lacks(name: str, needs: Needs) -> str | None:
         return f"no {needs.dtype} on {needs.device}"
     if needs.device == "cuda" and needs.head_dim not in kernel.head_dims:
         return f"no head_dim {needs.head_dim}"
-    for feature in FEATURES:
-        if getattr(needs, feature) and not getattr(kernel, feature):
-            return f"no {feature}"
     missing = kernel.missing()
-    return missing and f"needs {missing}"
+    return lacks_feature(name, needs) or (missing and f"needs {missing}")
+
+
+def lacks_feature(name: str, needs: Needs) -> str | None:
+    """The first feature in `needs` that the kernel hasn't anywhere; None if it has all of them."""
+    lacking = (f"no {f}" for f in FEATURES if getattr(needs, f) and not getattr(KERNELS[name], f))
+    return next(lacking, None)
 
 
 @cache
@@ -143,8 +155,28 @@ def choose(name: str, needs: Needs) -> Callable[..., Tensor]:
 
 def run(name: str | None, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention by document with the kernel `name`; None: the model's own. Shapes as in `sdpa.stock`."""
-    kernel = sdpa.stock if name is None else choose(name, Needs.of(call, query))
+    kernel = _own(call, query) if name is None else choose(name, Needs.of(call, query))
     return kernel(call, query, key, value)
+
+
+def _own(call: AttentionCall, query: Tensor) -> Callable[..., Tensor]:
+    """The model's own kernel, or, where lengths differ, SDPA's flash kernel for all of them at once."""
+    if len(call.documents.runs) == 1 or not query.is_cuda:
+        return sdpa.stock
+    if call.stock == "sdpa" and lacks("varlen", Needs.of(call, query)) is None:
+        return varlen.varlen
+    if len(call.documents.runs) > MANY:
+        _warn_of_many_calls()
+    return sdpa.stock
+
+
+@cache
+def _warn_of_many_calls() -> None:
+    warnings.warn(
+        f"a batch has documents of more than {MANY} lengths, and each layer calls the model's own attention "
+        "once for each length, which is slow on a GPU: flash_attention computes all of them at once",
+        stacklevel=2,
+    )
 
 
 def table() -> str:

@@ -3,18 +3,22 @@
 1. `mixes_by_attention`: if attention lets each token see itself alone, no token reaches another one. So
    nothing mixes tokens outside of the seam: no convolution, no recurrence, no other attention.
 2. `masks_are_known`: each mask hides what causality and a window hide, and no option is unknown to kernels.
-3. `rows_equal_stock`: computed by document, padded rows equal those of the stock code.
-4. `documents_equal_rows`: a packed document equals the document alone in its row.
-5. `forgets_positions`: if every token sees every other one, the order of tokens doesn't matter.
+3. `kernel_has_features`: the kernel asked for has the features of the model's attention.
+4. `rows_equal_stock`: computed by document, padded rows equal those of the stock code.
+5. `documents_equal_rows`: a packed document equals the document alone in its row.
+6. `forgets_positions`: if every token sees every other one, the order of tokens doesn't matter.
 
 The first two find what a comparison of outputs misses in a new model, whose scores and weights are small. The
-calls are in eval mode, on random tokens; the model and the random state stay as they were.
+calls are in eval mode, on random tokens, with the model's own kernel; the model and the random state stay as
+they were.
 """
 
 import torch
 from torch import Tensor
 
-from cadenza.attention.call import is_causal, refuse_unknown
+from cadenza.attention.call import AttentionCall, is_causal, refuse_unknown
+from cadenza.attention.documents import Documents
+from cadenza.attention.kernels.table import KERNELS, Needs, features, lacks_feature
 from cadenza.attention.modules import is_cross_attention
 from cadenza.attention.proof.subject import Subject
 from cadenza.attention.proof.watch import Watch, hides_the_same
@@ -66,6 +70,20 @@ def options_are_known(subject: Subject) -> None:
     subject.stock(subject.tokens(1, max(LENGTHS)), watch)
     for module, options, _ in watch.calls:
         refuse_unknown(module, options)
+
+
+def kernel_has_features(subject: Subject) -> None:
+    """The kernel asked for computes what the model's attention has; of device and dtype each call decides."""
+    name, watch = subject.base.batch_plan.kernel, Watch()
+    if name == "auto":
+        return
+    subject.stock(subject.tokens(1, max(LENGTHS)), watch)
+    documents = Documents((max(LENGTHS),), subject.device)
+    for module, options, _ in watch.calls:
+        needs = Needs("any", "any", **features(AttentionCall.of(module, documents, options)))
+        if lacking := lacks_feature(name, needs):
+            able = [kernel for kernel in KERNELS if lacks_feature(kernel, needs) is None]
+            raise SurgeryError(f"flash_attention kernel {name!r} has {lacking}: use {' or '.join(able)}")
 
 
 def rows_equal_stock(subject: Subject) -> None:

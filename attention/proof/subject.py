@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cadenza.attention.modules import base_models
+from cadenza.attention.plan import AttentionPlan, plan_of
 from cadenza.attention.proof.watch import Watch, watched
 from cadenza.probes.sequences import Draw
 from cadenza.probes.untouched import untouched
@@ -76,6 +77,13 @@ def refuse_on_meta(base: Any) -> None:
         raise SurgeryError(f"{name} is of no tested family, and nothing can be proved on meta; {SKIP}")
 
 
+def use_own_kernels(base: Any) -> None:
+    """Let each attention compute with the model's own kernel, which takes any dtype on any device."""
+    for module in base.modules():
+        if isinstance(plan := plan_of(module), AttentionPlan):
+            module.attention_plan = replace(plan, kernel=None)
+
+
 def is_tested(base: Any) -> bool:
     """Whether techniques are tested on the family of `base` with any config, and it has no other parts."""
     module = stock_class(base).__module__
@@ -91,6 +99,7 @@ def _prove(base: Any, claims: tuple[Claim, ...]) -> None:
     with untouched(base), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base.eval()
+        use_own_kernels(base)
         try:
             for claim in claims:
                 claim(Subject(base))

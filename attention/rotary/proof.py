@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cadenza.attention.proof.subject import refuse_on_meta
+from cadenza.attention.proof.subject import refuse_on_meta, use_own_kernels
 from cadenza.attention.rotary.embedding import ExactTables, RotatedExactly
 from cadenza.attention.rotary.tables import new_rotary
 from cadenza.probes.untouched import untouched
@@ -30,6 +30,7 @@ def prove(base: Any) -> None:
     name = stock_class(base).__name__
     with untouched(base), torch.no_grad():
         base.eval()
+        use_own_kernels(base)
         found = _hidden(base, f"{name} uses rotary positions in its own way, or can't run as it is")
         if found.is_meta:
             return refuse_on_meta(base)

@@ -1,7 +1,6 @@
 """AnchorAttention against stock models under a dense mask, in every mode; and what it must not disturb."""
 
 import itertools
-from functools import partial
 
 import pytest
 import torch
@@ -59,14 +58,6 @@ def test_equals_the_dense_mask_in_float32(lengths, mode, reset):
     assert (effect > 1e-3) == hides
 
 
-@pytest.mark.slow
-@every_length
-@every_mode
-def test_the_merged_kernel_equals_the_dense_mask(lengths, mode, reset):
-    trialled = trial(language_model(), lengths, mode, reset, partial(apply_flash_attention, kernel="merged"))
-    assert trialled.error <= 1e-10
-
-
 @every_mode
 def test_unpadded_and_with_exact_rope(mode, reset):
     def apply(model):
@@ -99,7 +90,7 @@ def test_a_copy_per_document_is_the_shared_anchor(family):
 
 
 @pytest.mark.parametrize(("mode", "reset"), MODES[1:])
-@pytest.mark.parametrize("kernel", ["sdpa", "merged"])
+@pytest.mark.parametrize("kernel", ["sdpa", "auto"])
 def test_documents_are_isolated(mode, reset, kernel):
     ids = ids_of([[6, 3, 8], [2, 9]])
     text, real = tokens(ids), ids != -1
@@ -127,7 +118,7 @@ def test_full_attention_sees_across():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", [None, "sdpa", "merged"])
+@pytest.mark.parametrize("kernel", [None, "sdpa"])
 def test_boundaries_survive_checkpointing_caches_and_micro_batches(kernel):
     ids = ids_of([[5, 2, 9], [1, 1, 11, 3], [16], [8, 8]])
     text, real = tokens(ids), ids != -1

@@ -143,14 +143,15 @@ def test_the_table_is_printed():
 
 def test_a_request_that_cannot_be_met_names_a_kernel_that_can():
     can_not = "kernel 'flex' can't do cpu, float32, head_dim 64, alibi: use sdpa "
-    with pytest.raises(SurgeryError, match=can_not + ".*flash: no cpu; flex: no cpu; fa4: no cpu"):
+    with pytest.raises(
+        SurgeryError, match=can_not + ".*flash: no cpu; varlen: no cpu; flex: no cpu; fa4: no cpu"
+    ):
         choose("flex", Needs("cpu", "float32", alibi=True))
     assert choose("auto", Needs("cpu", "float32", alibi=True)) is sdpa.stock
     assert lacks("flex", Needs("cuda", "bfloat16", dropout=True)) == "no dropout"
     assert lacks("flash", Needs("cuda", "float32")) == "no float32 on cuda"
     assert lacks("flex", Needs("cuda", "bfloat16", head_dim=8)) == "no head_dim 8"
-    assert lacks("merged", Needs("cuda", "bfloat16", head_dim=20)) == "no head_dim 20"
-    assert lacks("merged", Needs("cpu", "float32", head_dim=20)) is None
+    assert lacks("varlen", Needs("cuda", "bfloat16", head_dim=20)) == "no head_dim 20"
     assert choose("auto", Needs("cuda", "bfloat16", head_dim=8, alibi=True)) in (sdpa.stock, flash.flash)
     with pytest.raises(SurgeryError, match="no kernel can"):
         choose("auto", Needs("mps", "float32"))

@@ -191,14 +191,6 @@ def test_a_static_cache_is_refused():
         model(ids, past_key_values=StaticCache(config=model.config, max_cache_len=20))
 
 
-def test_kernels_without_windows_are_refused():
-    model = build("llama")
-    apply_sliding_window(model, WINDOW)
-    apply_flash_attention(model, "merged")
-    with pytest.raises(SurgeryError, match=r"kernel 'merged' can't do .*window.*: use sdpa"):
-        model(batch("llama", padding=None)["input_ids"])
-
-
 def test_a_window_would_hide_an_anchor():
     for first, second in ((0, 1), (1, 0)):
         model = build("llama")

@@ -8,8 +8,8 @@ from cadenza.attention.anchor import Anchor
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
 from cadenza.attention.kernels import table
+from cadenza.attention.kernels.anchors import behind_anchors, copies
 from cadenza.attention.kernels.flex import _block_mask, live_blocks
-from cadenza.attention.kernels.merged import merged
 
 
 def on_cuda(name, dtype, tolerance):
@@ -18,14 +18,11 @@ def on_cuda(name, dtype, tolerance):
 
 KERNELS = [
     pytest.param("sdpa", "cpu", torch.float64, 1e-10),
-    pytest.param("merged", "cpu", torch.float64, 1e-10),
     pytest.param("sdpa", "cpu", torch.float32, 1e-5),
-    pytest.param("merged", "cpu", torch.float32, 1e-5),
     # bfloat16 rounds by 2^-8 at each of a few places.
     pytest.param("sdpa", "cpu", torch.bfloat16, 2e-2),
-    pytest.param("merged", "cpu", torch.bfloat16, 2e-2),
-    *(on_cuda(name, torch.bfloat16, 2e-2) for name in ("sdpa", "merged", "flash", "flex")),
-    *(on_cuda(name, torch.float16, 3e-3) for name in ("sdpa", "merged", "flash", "flex")),
+    *(on_cuda(name, torch.bfloat16, 2e-2) for name in ("sdpa", "varlen", "flash", "flex")),
+    *(on_cuda(name, torch.float16, 3e-3) for name in ("sdpa", "varlen", "flash", "flex")),
 ]
 
 
@@ -69,32 +66,27 @@ def test_flex_sees_what_the_dense_mask_does():
 def test_one_varlen_call_gets_each_document_its_anchor():
     documents = Anchor().documents(ids_of([[2, 3], [1]]), torch.device("cpu"))
     assert documents.lengths == (1, 2, 3, 1, 1)
-    assert documents.anchored_keys.tolist() == [0, 0, 1, 2, 0, 3, 4, 5, 6, 6, 7]
+    assert documents.anchored_keys.tolist() == [0, 9, 1, 2, 10, 3, 4, 5, 6, 12, 7]
     assert documents.anchored_cu_seqlens.tolist() == [0, 1, 4, 8, 9, 11]
 
 
-@pytest.mark.parametrize("head_dim", [3, 4, 2])
-def test_the_closed_form_passes_gradcheck(head_dim):
-    """As wide as there are heads of queries, or of keys, too: shapes alone can't tell them apart."""
+def test_gradients_of_copies_are_summed_in_float32():
+    """128 gradients of 1, then 256 of 1/128: in bfloat16 a sum of 128 would stay as it is."""
+    documents = Anchor().documents(ids_of([[1] * 383]), torch.device("cpu"))
+    tokens = torch.zeros(384, 1, dtype=torch.bfloat16, requires_grad=True)
+    weights = torch.ones(384, 1, dtype=torch.bfloat16)
+    weights[128:] = 1 / 128
+    copies(tokens, documents).backward(weights)
+    assert tokens.grad[0].item() == 128 + 2
+    assert not tokens.grad[1:].any()
+
+
+def test_a_copy_stands_in_front_of_each_document():
     documents = Anchor().documents(ids_of([[2, 1], [1]]), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    qkv = [
-        torch.randn(1, documents.total, heads, head_dim, dtype=torch.float64, generator=generator)
-        for heads in (4, 2, 2)
-    ]
-    call = AttentionCall.of(module(2), documents, {})
-    assert torch.autograd.gradcheck(lambda *qkv: merged(call, *qkv), [x.requires_grad_() for x in qkv])
+    tokens = torch.arange(6.0)[:, None]
+    found = behind_anchors(tokens, documents)
+    assert found[:, 0].tolist() == [0, 0, 1, 2, 0, 3, 4, 4, 5]
 
 
 def test_documents_without_anchor_keep_none():
     assert Documents((2, 3), torch.device("cpu")).anchors == ()
-
-
-def test_merged_looks_for_the_anchors_once_a_batch(monkeypatch):
-    documents = Anchor().documents(ids_of([[3, 2], [4]]), torch.device("cpu"))
-    qkv = [torch.randn(1, documents.total, 2, 4, requires_grad=True) for _ in range(3)]
-    sought, unique = [], torch.Tensor.unique
-    monkeypatch.setattr(torch.Tensor, "unique", lambda *a, **k: sought.append(1) or unique(*a, **k))
-    for _layer in range(3):
-        merged(AttentionCall.of(module(), documents, {}), *qkv).sum().backward()
-    assert sought == [1]

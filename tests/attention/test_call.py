@@ -18,9 +18,8 @@ from cadenza.attention import AttentionPlan
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.call import AttentionCall, additive_mask
 from cadenza.attention.documents import Documents
-from cadenza.attention.kernels import flash, flex, sdpa
+from cadenza.attention.kernels import flash, flex, sdpa, varlen
 from cadenza.attention.kernels.flex import BLOCK
-from cadenza.attention.kernels.merged import merged
 from cadenza.surgery import SurgeryError
 
 
@@ -43,26 +42,24 @@ def test_options_that_are_not_given():
     ).causal, "as transformers has it"
 
 
-@pytest.mark.parametrize("kernel", [sdpa.stock, merged])
 @pytest.mark.parametrize("name", ["plain", "causal", "grouped", "scaled"])
-def test_kernels_at_the_width_that_they_choose(kernel, name):
+def test_the_scaling_that_a_kernel_chooses(name):
     """Without a scaling it is 1 / sqrt(head_dim)."""
     qkv, options, theirs = expected(REQUESTS[name])
     call = call_of(groups=4 // qkv[1].shape[2], **options)
-    for a, b in zip(with_gradients(kernel(call, *qkv), qkv), theirs, strict=True):
+    for a, b in zip(with_gradients(sdpa.stock(call, *qkv), qkv), theirs, strict=True):
         assert (a - b).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kernel", ["sdpa", "merged"])
-def test_a_model_s_own_scaling_arrives(attention, kernel):
+def test_a_model_s_own_scaling_arrives(attention):
     model, default = (
         build("gpt2", attention=attention, initializer_range=0.3, scale_attn_weights=scaled).double()
         for scaled in (False, True)
     )
     ids = torch.arange(3, 33).view(3, 10)
     before = model(ids).logits
-    apply_flash_attention(model, kernel)
+    apply_flash_attention(model, "sdpa")
     assert (model(ids).logits - before).abs().max() < 1e-5, "an eager softmax is float32"
     assert (default(ids).logits - before).abs().max() > 1e-3
 
@@ -116,16 +113,25 @@ def dense_flex(query, key, value, *, score_mod, block_mask, scale, enable_gqa, k
     if score_mod is not None:
         scores = score_mod(scores, torch.tensor(0), heads, q, k)
     listed = torch.zeros(len(at), len(at), dtype=torch.bool)
-    counts, indices = block_mask.kv_num_blocks[0, 0], block_mask.kv_indices[0, 0]
-    assert counts.dtype == indices.dtype == torch.int32
     assert block_mask.BLOCK_SIZE == (BLOCK, BLOCK)
-    for row, count in enumerate(counts):
-        columns = indices[row, :count].tolist()
-        assert columns == sorted(columns)
-        for column in columns:
-            listed[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK] = True
+    for row, columns in blocks(block_mask.kv_num_blocks, block_mask.kv_indices):
+        listed[row, columns] = True
     seen = block_mask.mask_mod(0, 0, q[0], k[0]) & listed
+    for row, columns in blocks(block_mask.full_kv_num_blocks, block_mask.full_kv_indices):
+        assert not listed[row, columns].any(), "a block is listed twice"
+        seen[row, columns] = True
     return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value
+
+
+def blocks(counts, indices):
+    """The rows and columns, as slices, of each block that is listed."""
+    assert counts.dtype == indices.dtype == torch.int32
+    for row, count in enumerate(counts[0, 0]):
+        columns = indices[0, 0, row, :count].tolist()
+        assert columns == sorted(columns)
+        yield from (
+            (slice(row * BLOCK, (row + 1) * BLOCK), slice(c * BLOCK, (c + 1) * BLOCK)) for c in columns
+        )
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -190,6 +196,23 @@ def test_what_flash_attn_is_asked_of_anchors(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", fake)
     assert anchored(flash.flash, ANCHORED["odd"]) < 1e-12
     assert anchored(flash.flash, ANCHORED["twos"]) < 1e-12
+
+
+def varlen_by_flash_attn(q, k, v, cu_q, cu_k, max_q, max_k, dropout, causal, debug, **options):
+    """torch's operator, whose arguments are those of flash-attn by other names."""
+    assert (dropout, debug) == (0.0, False)
+    window = options["window_size_left"], options["window_size_right"]
+    named = {
+        **{"causal": causal, "alibi_slopes": None, "softmax_scale": options["scale"]},
+        "window_size": tuple(-1 if size is None else size for size in window),
+    }
+    return flash_by_its_documentation(q, k, v, cu_q, cu_k, max_q, max_k, **named), None
+
+
+def test_what_torch_s_flash_attention_is_asked(monkeypatch):
+    monkeypatch.setattr(varlen, "operator", lambda: varlen_by_flash_attn)
+    assert anchored(varlen.varlen, ANCHORED["odd"]) < 1e-12
+    assert anchored(varlen.varlen, ANCHORED["twos"]) < 1e-12
 
 
 def test_flash_attn_drops_as_asked(monkeypatch):

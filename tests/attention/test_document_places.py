@@ -87,7 +87,7 @@ def test_anchors_and_what_they_are_seen_by():
     assert documents.anchor_tokens.tolist() == [0, 0, 0, 4, 4, 4, 4]
     assert documents.anchor_of_token.tolist() == [0, 0, 0, 0, 4, 4, 4, 4, 4]
     assert documents.anchored_cu_seqlens.tolist() == [0, 1, 4, 6, 7, 9, 12, 14]
-    assert documents.anchored_keys.tolist() == [0, 0, 1, 2, 0, 3, 4, 4, 5, 4, 6, 7, 4, 8]
+    assert documents.anchored_keys.tolist() == [0, 10, 1, 2, 11, 3, 4, 13, 5, 14, 6, 7, 15, 8]
     assert documents.anchored_cu_seqlens.dtype == torch.int32
     assert documents.anchored_keys.dtype == documents.anchor_of_token.dtype == torch.int64
 

@@ -1,18 +1,20 @@
 """The table of kernels: what it says, what a call asks of it, and which one is chosen."""
 
 import importlib.util
+import types
 
 import pytest
 import torch
-from attention_calls import call_of
+from attention_calls import CPU, call_of
 from families import build
 
 from cadenza.algorithms import FlashAttention, apply_flash_attention
 from cadenza.algorithms.alibi import AlibiBias
+from cadenza.attention import AttentionPlan
+from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
-from cadenza.attention.kernels import flash, flex, sdpa
+from cadenza.attention.kernels import flash, flex, sdpa, varlen
 from cadenza.attention.kernels import table as kernels
-from cadenza.attention.kernels.merged import merged
 from cadenza.attention.kernels.table import KERNELS, Kernel, Needs, choose, lacks, table
 from cadenza.surgery import SurgeryError
 
@@ -20,12 +22,10 @@ EVERY = "float32,bfloat16,float16,float64"
 SAID = """\
 kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  softcap  sinks  varlen
 flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  no  no  yes
+varlen  no  bfloat16,float16  8..256, every 8th  no  yes  yes  yes  yes  no  no  yes
 flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
 fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
-sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes
-merged  EVERY  bfloat16,float16  8..256, every 8th  no  no  yes  no  yes  no  no  yes""".replace(
-    "EVERY", EVERY
-)
+sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes""".replace("EVERY", EVERY)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_where_each_runs(cuda, monkeypatch):
         "flex": "yes" if cuda else "needs CUDA",
         "fa4": "needs flash_attn.cute",
         "sdpa": "yes",
-        "merged": "yes",
+        "varlen": "yes" if cuda else "needs CUDA",
     }
 
 
@@ -70,7 +70,7 @@ def test_what_computes_each():
     assert runs["flex"] is flex.flex
     assert runs["fa4"] is flex.fa4
     assert runs["sdpa"] is sdpa.stock
-    assert runs["merged"] is merged
+    assert runs["varlen"] is varlen.varlen
     assert {name: kernel.torch for name, kernel in KERNELS.items()} == {
         **dict.fromkeys(KERNELS, (2, 5)),
         "fa4": (2, 11),
@@ -107,7 +107,7 @@ def test_needs_of_a_call():
 
 
 def test_head_dims_at_their_ends(all_there):
-    for name, first, last in (("flash", 1, 256), ("flex", 16, 256), ("merged", 8, 256), ("sdpa", 1, 65535)):
+    for name, first, last in (("flash", 1, 256), ("flex", 16, 256), ("varlen", 8, 256), ("sdpa", 1, 65535)):
         for head_dim in (first, last):
             assert lacks(name, Needs("cuda", "bfloat16", head_dim)) is None
         for head_dim in (first - 1, last + 1):
@@ -116,7 +116,7 @@ def test_head_dims_at_their_ends(all_there):
 
 @pytest.mark.parametrize("feature", ["alibi", "window", "causal", "dropout", "anchor"])
 def test_what_is_asked_must_be_there(feature, all_there):
-    without = {"flash": "", "flex": "dropout", "fa4": "dropout", "merged": "alibi window dropout", "sdpa": ""}
+    without = {"flash": "", "flex": "dropout", "fa4": "dropout", "varlen": "alibi", "sdpa": ""}
     for name, lacking in without.items():
         why = lacks(name, Needs("cuda", "bfloat16", **{feature: True}))
         assert why == (f"no {feature}" if feature in lacking else None)
@@ -134,12 +134,12 @@ def test_auto_takes_the_first_that_can(all_there):
     assert chosen("auto", Needs("cuda", "float32", dropout=True)) is sdpa.stock
     assert chosen("auto", Needs("cpu", "bfloat16", anchor=True)) is sdpa.stock
     assert chosen("fa4", Needs("cuda", "bfloat16")) is flex.fa4
-    assert chosen("merged", Needs("cuda", "bfloat16", anchor=True)) is merged
+    assert chosen("varlen", Needs("cuda", "bfloat16", anchor=True)) is varlen.varlen
 
 
 def test_auto_never_takes_what_has_to_be_asked_for(all_there, monkeypatch):
-    monkeypatch.setattr(kernels, "KERNELS", {name: KERNELS[name] for name in ("fa4", "merged")})
-    with pytest.raises(SurgeryError, match="kernel 'auto' can't do cuda, bfloat16, head_dim 64: use fa4 or"):
+    monkeypatch.setattr(kernels, "KERNELS", {name: KERNELS[name] for name in ("fa4",)})
+    with pytest.raises(SurgeryError, match="kernel 'auto' can't do cuda, bfloat16, head_dim 64: use fa4 "):
         choose.__wrapped__("auto", Needs("cuda", "bfloat16"))
 
 
@@ -147,15 +147,32 @@ def test_others_are_named_with_their_reasons(all_there):
     with pytest.raises(SurgeryError) as raised:
         choose.__wrapped__("flash", Needs("cuda", "float32", dropout=True))
     said = (
-        "use sdpa (flash: no float32 on cuda; flex: no dropout; fa4: no float32 on cuda; merged: no float32"
+        "use sdpa (flash: no float32 on cuda; varlen: no float32 on cuda; flex: no dropout; fa4: no float32"
     )
     assert said in str(raised.value)
     assert "sdpa:" not in str(raised.value)
 
 
-def test_no_name_is_the_model_s_own_kernel(monkeypatch):
-    monkeypatch.setattr(sdpa, "stock", lambda call, *qkv: (call, *qkv))
-    assert kernels.run(None, 1, 2, 3, 4) == (1, 2, 3, 4)
+def own_call(lengths, device, stock="sdpa", bias=None):
+    call = AttentionCall(None, bias, Documents(lengths, CPU), False, None, 0.0, None)
+    object.__setattr__(call, "module", types.SimpleNamespace(attention_plan=AttentionPlan(stock)))
+    where = {"device": types.SimpleNamespace(type=device), "is_cuda": device == "cuda"}
+    query = types.SimpleNamespace(**where, dtype=torch.bfloat16, shape=(1, 9, 4, 64))
+    return kernels._own(call, query)
+
+
+def test_no_name_is_the_model_s_own_kernel(all_there):
+    assert own_call((3, 4), "cpu") is sdpa.stock
+    assert own_call((4, 4), "cuda") is sdpa.stock, "one call does"
+    assert own_call((3, 4), "cuda", "eager") is sdpa.stock
+    assert own_call((3, 4), "cuda", bias=AlibiBias()) is sdpa.stock
+    assert own_call((3, 4), "cuda") is varlen.varlen, "SDPA's own flash kernel"
+
+
+def test_many_calls_are_said(all_there):
+    kernels._warn_of_many_calls.cache_clear()
+    with pytest.warns(UserWarning, match="more than 8 lengths.*flash_attention computes all of them at once"):
+        own_call(tuple(n // 2 for n in range(2, 20)) * 2, "cuda", bias=AlibiBias())
 
 
 def test_auto_is_the_default():
@@ -174,6 +191,6 @@ def test_a_package_that_is_missing_is_said_before_anything_changes(monkeypatch):
         apply_flash_attention(model, "fa4")
     assert model.config._attn_implementation == "sdpa"
     apply_flash_attention(model, "auto").undo()
-    apply_flash_attention(model, "merged")
-    with pytest.raises(SurgeryError, match="'none' is not one of auto, flash, flex, fa4, sdpa, merged"):
+    apply_flash_attention(model, "varlen")
+    with pytest.raises(SurgeryError, match="'none' is not one of auto, flash, varlen, flex, fa4, sdpa"):
         FlashAttention("none")

@@ -136,6 +136,8 @@ def by_flash(call):
             key = int(key_start) + j
             if call.documents.anchors:
                 key = int(call.documents.anchored_keys[key])
+                copied = key - call.documents.total  # whose copy of the anchor it is
+                key = key if copied < 0 else int(call.documents.anchor_tokens[copied])
             seen.add((int(start) + i, key))
     return seen
 
@@ -154,3 +156,22 @@ def test_blocks_that_are_computed_are_those_in_which_something_is_seen(block, mo
         assert needed <= found, f"a block of {call} would be skipped"
         if call.window is None or len(call.documents.lengths) == 1:
             assert found == needed, call
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_blocks_without_a_mask_are_those_in_which_everything_is_seen(block, monkeypatch):
+    monkeypatch.setattr(flex, "BLOCK", block)
+    some = 0
+    for call in calls():
+        seen, total = plain(call), call.documents.total
+        sees_all = {
+            (row, column)
+            for row, column in product(range(total // block), repeat=2)
+            if all((row * block + i, column * block + j) in seen for i, j in product(range(block), repeat=2))
+        }
+        found = pairs(flex.full_blocks(call))
+        assert found <= sees_all, f"a block of {call} would be computed without its mask"
+        if not call.documents.anchors:
+            assert found == sees_all, call
+        some += len(found)
+    assert some

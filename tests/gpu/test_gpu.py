@@ -21,7 +21,7 @@ from cadenza.algorithms import (
     set_activation_bounds,
 )
 from cadenza.quantization.fake_quantize import EPSILON, quantize, quantize_weight, scale_of
-from cadenza.quantization.formats import FORMATS, FourBit
+from cadenza.quantization.formats import BLOCK, FORMATS, FourBit
 
 halves = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 formats = pytest.mark.parametrize("name", FORMATS)
@@ -135,7 +135,7 @@ def test_a_layer_that_trains_in_few_bits_under_autocast(device, dtype, kind, uns
     x = x.abs() if unsigned else x
     plain = Reference(copy.deepcopy(model[0]).double(), bits, True, unsigned)
     apply_quantization_aware_training(model.to(device), bits, bits, None)
-    model[0].unsigned = unsigned
+    model[0].never_negative = model[0].unsigned = unsigned
     for step in range(4):
         if step == 2:
             assert set_activation_bounds(model) == 1
@@ -224,5 +224,11 @@ def test_codes_are_the_same_wherever_a_model_is_quantized(device, name):
         assert ours.device.type == theirs.device.type == device
         if ours.dtype == torch.int32:  # the bits of float32
             assert torch.allclose(ours.view(torch.float32), theirs.view(torch.float32), rtol=1e-6)
-        else:  # The library divides with a last bit to spare: on an edge of two codes that decides.
-            assert (ours != theirs).double().mean() < 1e-4, key
+    # Zero has two codes in fp4. And the library divides with a last bit to spare, which decides on an edge of
+    # two codes, of a weight or of the absmax of a block.
+    ours, theirs = moved.dequantized(), there.dequantized()
+    differ = (ours != theirs).flatten()
+    blocks = differ[: ours.numel() // BLOCK * BLOCK].view(-1, BLOCK).any(1)
+    print(f"{name}: {int(differ.sum())} weights, in {int(blocks.sum())} of {len(blocks)} blocks, differ")
+    assert blocks.double().mean() < 0.01
+    assert off(ours, theirs.cpu().double()) < 0.005

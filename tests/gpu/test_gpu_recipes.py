@@ -34,9 +34,9 @@ KINDS = {
         )
     ],
     "windows": [*CAUSAL, "algorithms.anchor_attention=", "algorithms.bf16_safe_rope="],
-    "windows, merged": [
+    "windows, varlen": [
         *(*CAUSAL, "algorithms.anchor_attention=", "algorithms.bf16_safe_rope="),
-        "algorithms.flash_attention={kernel: merged}",
+        "algorithms.flash_attention={kernel: varlen}",
     ],
     "few bits": ["algorithms.quantization_aware_training=", "algorithms.unpadding="],
     "4-bit weights with adapters": [
