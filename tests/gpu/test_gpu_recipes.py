@@ -69,6 +69,8 @@ def played(text, overrides, tmp_path):
 @trained_on
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_recipes_learn(device, kind, text, tmp_path):
+    if device == "cpu" and "varlen" in kind:
+        pytest.skip("the kernel is for CUDA")
     record, folder = played(TEXT, [f"data.source={text}", *KINDS[kind]], tmp_path)
     assert record["train"]["batches"] == 6
     assert record["eval"]["loss"] < 5.7, "six batches beat chance, which is ln 300"
