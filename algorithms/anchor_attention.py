@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cadenza.attention.anchor import Anchor
+from cadenza.attention.anchor import MODES, Anchor
 from cadenza.attention.document_ids import take_document_ids
 from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
@@ -14,6 +14,7 @@ from cadenza.attention.proof.claims import documents_are_apart, masks_are_known,
 from cadenza.attention.proof.subject import prove
 from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
+from cadenza.options import Choice, option
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -38,22 +39,25 @@ class AnchorAttention(AttentionSurgery):
     full attention, and 1.5 to 2.0 over `intra_document` with `reset_positions`. Those are single runs, so
     compare the modes on your data.
 
-    Args:
-        mode: `anchor`, `intra_document` (the anchor is not visible) or `full` (boundaries are ignored).
-        reset_positions: whether positions start anew in each document instead of counting through the window.
-
     Works on any decoder whose tokens meet in attention alone (docs/families.md). It combines with
     `flash_attention` and `bf16_safe_rope`, but not with `alibi`. In mode `anchor` it refuses sliding windows,
     because they would hide the anchor.
     """
 
-    mode: str = "anchor"
-    reset_positions: bool = False
+    mode: str = option(
+        "anchor",
+        "`anchor`, `intra_document` (the anchor is not visible) or `full` (boundaries are ignored).",
+        Choice(*MODES),
+    )
+    reset_positions: bool = option(
+        False, "Whether positions start anew in each document instead of counting through the window."
+    )
     keeps_outputs = True
     claims = (mixes_by_attention, masks_are_known)
 
     def __post_init__(self) -> None:
-        self._anchor()  # refuses bad options
+        super().__post_init__()
+        self._anchor()  # refuses options that don't go together
 
     def _anchor(self) -> Anchor:
         return Anchor(self.mode, self.reset_positions)

@@ -14,6 +14,7 @@ from cadenza.attention.rotary.embedding import ExactTables, RotatedExactly, by_l
 from cadenza.attention.rotary.proof import prove as prove_rotation
 from cadenza.attention.rotary.tables import ExactRope, by_length, is_rotary, layer_types, layout, new_rotary
 from cadenza.attention.technique import AttentionSurgery
+from cadenza.options import option
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import Conflict, SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -37,15 +38,15 @@ class BF16SafeRoPE(AttentionSurgery):
     When the technique is applied, the model computes two short sequences with it and with stock code; a
     difference above rounding is an error.
 
-    Args:
-        per_document: whether positions count from the start of each document. Scores are then the same, bit
-            for bit, wherever a document stands in a packed row.
-
     Works on any encoder or decoder on the attention interface whose attention takes cos and sin of one
     position a token, as Llama's does.
     """
 
-    per_document: bool = False
+    per_document: bool = option(
+        False,
+        "Whether positions count from the start of each document. Scores are then the same, bit for bit, "
+        "wherever a document stands in a packed row.",
+    )
     keeps_outputs = True
     claims = (options_are_known,)
 

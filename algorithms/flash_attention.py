@@ -15,6 +15,7 @@ from cadenza.attention.proof.claims import (
     rows_equal_stock,
 )
 from cadenza.attention.technique import AttentionSurgery
+from cadenza.options import Choice, option
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -31,26 +32,22 @@ class FlashAttention(AttentionSurgery):
     FlashAttention (Dao et al., arXiv 2205.14135) keeps the scores on chip. Each attention layer gathers the
     tokens of a batch and scatters the result; with `unpadding` that happens once for all layers.
 
-    Args:
-        kernel: `flash` (flash-attn 2, CUDA), `varlen` (the FlashAttention 2 in torch, CUDA), `flex`
-            (FlexAttention, CUDA), `fa4` (FlexAttention on FlashAttention 4, CUDA), `sdpa` (the model's own
-            kernel, called for each run of equally long documents), or `auto`: the first of flash, varlen,
-            flex and sdpa that supports the call.
-            `python -m cadenza.attention.kernels` prints what each kernel supports.
-
     Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md). With `auto` a
     call that can't be computed by document, such as one with a cache, is left to the stock code, with a
     warning; a kernel asked for by name refuses it.
     """
 
-    kernel: str = "auto"
+    kernel: str = option(
+        "auto",
+        "`flash` (flash-attn 2, CUDA), `varlen` (the FlashAttention 2 in torch, CUDA), `flex` "
+        "(FlexAttention, CUDA), `fa4` (FlexAttention on FlashAttention 4, CUDA), `sdpa` (the model's own "
+        "kernel, called for each run of equally long documents), or `auto`: the first of flash, varlen, "
+        "flex and sdpa that supports the call. `python -m cadenza.attention.kernels` prints what each "
+        "kernel supports.",
+        Choice("auto", *KERNELS),
+    )
     keeps_outputs = True
     claims = (mixes_by_attention, masks_are_known, kernel_has_features, rows_equal_stock)
-
-    def __post_init__(self) -> None:
-        if self.kernel != "auto" and self.kernel not in KERNELS:
-            known = ", ".join(["auto", *KERNELS])
-            raise SurgeryError(f"flash_attention kernel {self.kernel!r} is not one of {known}")
 
     def survey(self, model: nn.Module) -> None:
         missing = None if self.kernel == "auto" else KERNELS[self.kernel].missing()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from cadenza.options import Choice, Range, option
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -30,24 +31,25 @@ class GLU(Surgery):
     Use it when pretraining from scratch: at unchanged I it gave MosaicBERT about 0.7 GLUE points for
     25 % more parameters and 16 % more time.
 
-    Args:
-        variant: `geglu` (exact GELU), `swiglu` or `reglu`.
-        intermediate_size: I of the result. None keeps the model's I; an int sets it; a fraction such as
-            0.6667 (equal parameters) scales it to a multiple of 8. The output projection is initialized anew
-            if I changes.
-
     Works on BERT, RoBERTa, ELECTRA and DistilBERT.
     """
 
-    variant: str = "geglu"
-    intermediate_size: int | float | None = None
+    variant: str = option(
+        "geglu", "`geglu` (exact GELU), `swiglu` or `reglu`.", Choice("geglu", "swiglu", "reglu")
+    )
+    intermediate_size: int | float | None = option(
+        None,
+        "I of the result. null keeps the model's I; an integer sets it; a fraction in (0, 1], such as "
+        "0.6667 (equal parameters), scales it to a multiple of 8. The output projection is initialized anew "
+        "if I changes.",
+        Range("(0, 1048576]"),
+    )
     stage = Stage.STRUCTURE
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise SurgeryError(f"glu variant {self.variant!r} is not one of {', '.join(VARIANTS)}")
+        super().__post_init__()
         size = self.intermediate_size
-        if size is not None and (size <= 0 or (isinstance(size, float) and size > 1)):
+        if isinstance(size, float) and size > 1:
             raise SurgeryError(f"glu intermediate_size is {size!r}; it must be a positive int or in (0, 1]")
 
     def survey(self, model: nn.Module) -> dict[Parameter, Parameter]:

@@ -6,6 +6,7 @@ from typing import Any
 from composer.core import Algorithm, Event, State
 from composer.loggers import Logger
 
+from cadenza.options import Range, check, option
 from cadenza.surgery.errors import CheckpointError, SurgeryError
 from cadenza.surgery.runtime import progress
 
@@ -24,20 +25,13 @@ class MaskingSchedule(Algorithm):
     It sets `mlm_probability` on the `collate_fn` of the train loader before each batch. Cadenza's collator
     masks in the main process, by a seed for each example, so the ratio is exact with any number of workers
     and after a resume. Transformers' `DataCollatorForLanguageModeling` works without workers.
-
-    Args:
-        initial: the ratio at the start, in (0, 1).
-        final: the ratio at the end; None keeps `initial`.
     """
 
-    initial: float = 0.30
-    final: float | None = None
+    initial: float = option(0.30, "The ratio at the start.", Range("(0, 1)"))
+    final: float | None = option(None, "The ratio at the end; null keeps `initial`.", Range("(0, 1)"))
 
     def __post_init__(self) -> None:
-        for name in ("initial", "final"):
-            ratio = getattr(self, name)
-            if ratio is not None and not 0 < ratio < 1:
-                raise SurgeryError(f"masking_schedule {name} is {ratio}; it must lie in (0, 1)")
+        check(self, "masking_schedule ", SurgeryError)
 
     def ratio(self, progress: float) -> float:
         """The masking ratio at `progress`, 0 at the start and 1 at the end of training."""

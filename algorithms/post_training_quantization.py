@@ -1,7 +1,7 @@
 """Post-training quantization: the weights of linear layers in 4 or 8 bits, in the formats of bitsandbytes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from composer.algorithms import EMA
@@ -9,6 +9,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import nn
 
+from cadenza.options import Choice, option
 from cadenza.quantization.eligible import globs, ineligible, refuse_unmatched, untie, wanted
 from cadenza.quantization.experts import expert_weights
 from cadenza.quantization.formats import FORMATS, packed, require_library
@@ -39,30 +40,29 @@ class PostTrainingQuantization(Surgery):
     its merging. Averages of buffers move the codes: Composer's EMA is refused, SWA copies them.
 
     Works on any model with `nn.Linear`, and on Falcon.
-
-    Args:
-        format: `nf4`, `nf4-dq`, `fp4`, `fp4-dq` or `int8`.
-        only: a glob, or globs, of the module paths to quantize, such as `*.mlp.*`. None selects each
-            `nn.Linear` that is not an output head and has no tied weight. The report lists skipped layers
-            with reasons.
-        except_: a glob, or globs, of the module paths to skip; `except` in a recipe.
-        compute_dtype: `float32`, `bfloat16` or `float16`; None selects the dtype of the input, or autocast's.
-        keep_original: whether to keep the original weights in memory, so that the report can undo this.
     """
 
-    format: str = "nf4"
-    only: str | list[str] | None = None
-    except_: str | list[str] | None = None
-    compute_dtype: str | None = None
-    keep_original: bool = field(default=False, repr=False)
+    format: str = option("nf4", "How a weight is stored.", Choice(*FORMATS))
+    only: str | list[str] | None = option(
+        None,
+        "A glob, or globs, of the module paths to quantize, such as `*.mlp.*`. null selects each "
+        "`nn.Linear` that is not an output head and has no tied weight. The report lists skipped layers "
+        "with reasons.",
+    )
+    except_: str | list[str] | None = option(
+        None, "A glob, or globs, of the module paths to skip; `except` in a recipe."
+    )
+    compute_dtype: str | None = option(
+        None, "The dtype of the products; null: that of the input, or autocast's.", Choice(*DTYPES)
+    )
+    keep_original: bool = option(
+        False, "Whether to keep the original weights in memory, so that the report can undo this.", repr=False
+    )
     stage = Stage.QUANTIZE
     _of_another_head = False  # loads with another head: a glob may match the old head alone
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise SurgeryError(f"quantization format {self.format!r} is not one of {', '.join(FORMATS)}")
-        if self.compute_dtype not in (None, *DTYPES):
-            raise SurgeryError(f"compute_dtype {self.compute_dtype!r} is not one of {', '.join(DTYPES)}")
+        super().__post_init__()
         self.only, self.except_ = globs("only", self.only), globs("except", self.except_)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
@@ -73,8 +73,8 @@ class PostTrainingQuantization(Surgery):
     def survey(self, model: nn.Module) -> dict[str, str]:
         """The ineligible layers: path and reason."""
         require_library()
-        for option in () if self._of_another_head else ("only", "except_"):
-            refuse_unmatched(model, option.removesuffix("_"), getattr(self, option))
+        for name in () if self._of_another_head else ("only", "except_"):
+            refuse_unmatched(model, name.removesuffix("_"), getattr(self, name))
         return ineligible(model, type(self).__name__, heads=self.only is None)
 
     def edit(self, site: Site) -> Iterator[Undo]:
@@ -103,7 +103,7 @@ class PostTrainingQuantization(Surgery):
             return
         before = sum(m.bytes_before for m in layers.values())
         after = sum(m.stored_bytes for m in layers.values())
-        report.notes.append(f"their weights: {before:,} bytes, now {after:,}")
+        report.notes.append(f"their weights: {before:,} bytes, now {after:,}; {_left(report.model)}")
         buffers = [f"{path}.{name}" for path, m in layers.items() for name in m.stored_names]
         yield leave_to_each_rank(report.model, buffers)
 
@@ -138,3 +138,10 @@ def apply_post_training_quantization(
     """
     surgery = PostTrainingQuantization(format, only, except_, compute_dtype, keep_original)
     return surgery.operate(model, optimizers)
+
+
+def _left(model: nn.Module) -> str:
+    """What the report says of training: the quantized weights are frozen, others aren't."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    others = f"{trained:,} other parameters still train" if trained else "nothing is left to train"
+    return f"they are frozen, and {others}"

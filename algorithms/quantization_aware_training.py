@@ -10,6 +10,7 @@ from composer.core import Event, State, Time
 from composer.loggers import Logger
 from torch import Tensor, nn
 
+from cadenza.options import Choice, Range, Times, option
 from cadenza.quantization.averages import BUFFERS, new_averages
 from cadenza.quantization.calibration import calibrating, measured, quantized_inputs, set_activation_bounds
 from cadenza.quantization.eligible import ineligible
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-GRANULARITIES = ("per_channel", "per_tensor")
+BITS = Range("[2, 8]")
 AFTER_INIT = (Event.BATCH_START, Event.BATCH_END, Event.FIT_END)
 
 
@@ -66,31 +67,29 @@ class QuantizationAwareTraining(Surgery):
     saves a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
 
     Works on any model with `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
-
-    Args:
-        weight_bits, activation_bits: 2 to 8; None does not quantize.
-        edge_bits: bits of the first convolution and the last linear layer; None means those of all others.
-        calibrate_until: any Composer time, such as `7500ba` (as the authors), `12ep` or `0.05dur`.
-        granularity: `per_channel` or `per_tensor` bounds of the inputs; integer hardware needs `per_tensor`.
     """
 
-    weight_bits: int | None = 4
-    activation_bits: int | None = 4
-    edge_bits: int | None = 8
-    calibrate_until: str = "0.05dur"
-    granularity: str = "per_channel"
+    weight_bits: int | None = option(4, "Bits of weights; null does not quantize them.", BITS)
+    activation_bits: int | None = option(4, "Bits of activations; null does not quantize them.", BITS)
+    edge_bits: int | None = option(
+        8, "Bits of the first convolution and the last linear layer; null: those of all others.", BITS
+    )
+    calibrate_until: str = option(
+        "0.05dur",
+        "The end of the calibration, such as `7500ba` (as the authors), `12ep` or `0.05dur`.",
+        Times(),
+    )
+    granularity: str = option(
+        "per_channel",
+        "Of the inputs' bounds; integer hardware needs `per_tensor`.",
+        Choice("per_channel", "per_tensor"),
+    )
     stage = Stage.QUANTIZE
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "activation_bits", "edge_bits"):
-            bits = getattr(self, name)
-            if bits is not None and not 2 <= bits <= 8:
-                raise SurgeryError(f"{name} is {bits}; it must be 2 to 8, or null")
+        super().__post_init__()
         if self.weight_bits is None and self.activation_bits is None:
             raise SurgeryError("weight_bits and activation_bits are both null: nothing is to be quantized")
-        if self.granularity not in GRANULARITIES:
-            raise SurgeryError(f"granularity {self.granularity!r} is not {' or '.join(GRANULARITIES)}")
-        _time(self.calibrate_until)
 
     def survey(self, model: nn.Module) -> Layers:
         """Which layers are quantized, and how."""
@@ -147,7 +146,7 @@ class QuantizationAwareTraining(Surgery):
             average_over_ranks(list(layers.values()))
         elif layers and event == Event.FIT_END:
             warnings.warn(NoEffectWarning(self._unfinished(state.model)), stacklevel=2)
-        elif layers and reached(state, _time(self.calibrate_until)) and _is_due(state.model):
+        elif layers and reached(state, Time.from_timestring(self.calibrate_until)) and _is_due(state.model):
             set_activation_bounds(state.model)
             logger.log_metrics({"quantization_aware_training/calibrated": 1.0})
 
@@ -192,15 +191,3 @@ def _is_due(model: nn.Module) -> bool:
     """Whether bounds can be set: for layers that were called, or for none, which is an error."""
     layers = calibrating(model)
     return len(layers) == len(quantized_inputs(model)) or bool(measured(layers))
-
-
-def _time(text: str) -> Time:
-    try:
-        time: Any = Time.from_timestring(text)
-    except (ValueError, TypeError) as error:
-        raise SurgeryError(
-            f"calibrate_until is {text!r}; it must be a time such as 7500ba or 0.05dur"
-        ) from error
-    if time.value <= 0:
-        raise SurgeryError(f"calibrate_until is {text!r}; some batches are needed to calibrate on")
-    return time

@@ -9,6 +9,7 @@ from cadenza.attention.modules import attention_modules, base_models, is_cross_a
 from cadenza.attention.plan import claim
 from cadenza.attention.proof.claims import mixes_by_attention
 from cadenza.attention.technique import AttentionSurgery
+from cadenza.options import Range, option
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
@@ -31,24 +32,16 @@ class SlidingWindow(AttentionSurgery):
     kernel computes all scores and masks them. A pretrained model needs more training, because it no longer
     sees what is far away. Caches keep all keys; a static cache is refused.
 
-    Args:
-        window: the largest distance that is seen, in tokens.
-        global_every: the layers 0, n, 2n, ... have no window; None: all layers have one.
-
     Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md).
     """
 
-    window: int
-    global_every: int | None = None
+    window: int = option(
+        meaning="The largest distance that is seen, in tokens.", valid=Range("[1, 16777216]")
+    )
+    global_every: int | None = option(
+        None, "The layers 0, n, 2n, ... have no window; null: all layers have one.", Range("[2, 65536]")
+    )
     claims = (mixes_by_attention,)
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise SurgeryError(f"sliding_window window is {self.window}; it must be at least 1")
-        if self.global_every is not None and self.global_every < 2:
-            raise SurgeryError(
-                f"sliding_window global_every is {self.global_every}; it must be at least 2, or None"
-            )
 
     def survey(self, model: nn.Module) -> set[nn.Module]:
         """The attention modules that get a window, and their base models."""

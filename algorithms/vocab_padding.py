@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from cadenza.options import Range, option
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import NoEffect, SurgeryError
 from cadenza.surgery.ledger import leave
@@ -34,12 +35,8 @@ class VocabPadding(Surgery):
     Works on any Hugging Face model with word embeddings, with or without a language-model head.
     """
 
-    multiple: int = 64
+    multiple: int = option(64, "What the number of rows is a multiple of.", Range("[1, 65536]"))
     stage = Stage.STRUCTURE
-
-    def __post_init__(self) -> None:
-        if self.multiple < 1:
-            raise SurgeryError(f"vocab_padding multiple is {self.multiple}; it must be at least 1")
 
     def edit(self, site: Site) -> Iterator[Undo]:
         host: Any = site.host

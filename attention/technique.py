@@ -1,7 +1,7 @@
 """The base class of techniques that use the attention seam."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from cadenza.attention.opening import open_seam
 from cadenza.attention.plan import plan_of
 from cadenza.attention.proof.subject import Claim, prove
+from cadenza.options import option
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Stage, Undo
@@ -16,16 +17,16 @@ from cadenza.surgery.retype import Stage, Undo
 
 @dataclass(repr=False, eq=False, kw_only=True)
 class AttentionSurgery(Surgery):
-    """Opens the attention seam before its edits, which claim fields of the plans.
-
-    Args:
-        prove: whether a model of no tested family has to prove that the technique is right on it, by a few
-            short calls (`cadenza.attention.proof`).
-    """
+    """Opens the attention seam before its edits, which claim fields of the plans."""
 
     stage = Stage.ATTENTION
     claims: ClassVar[tuple[Claim, ...]] = ()  # what a model of no tested family has to prove
-    prove: bool = field(default=True, repr=False)
+    prove: bool = option(
+        True,
+        "Whether a model of no tested family has to prove that the technique is right on it, by a few short "
+        "calls (`cadenza.attention.proof`).",
+        repr=False,
+    )
 
     def prepare(self, model: nn.Module) -> Iterator[Undo]:
         yield from open_seam(model)

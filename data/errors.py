@@ -1,7 +1,6 @@
-"""Errors of the data, and checks of its options."""
+"""Errors of the data."""
 
 from collections.abc import Collection
-from typing import Any
 
 
 class DataError(ValueError):
@@ -15,20 +14,6 @@ class DataError(ValueError):
 def one_line(error: Exception, length: int = 200) -> str:
     """The type of `error` and the first `length` characters of its message, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:length]}"
-
-
-def check_minimum(cfg: Any, **minimums: int) -> None:
-    """Raise `DataError` if an option of `cfg`, the section `data`, is below its minimum; None passes."""
-    for key, minimum in minimums.items():
-        value = getattr(cfg, key)
-        if value is not None and value < minimum:
-            raise DataError(f"data.{key} is {value}; it must be at least {minimum}")
-
-
-def check_choice(key: str, value: str, valid: tuple[str, ...], condition: str = "") -> None:
-    """Raise `DataError` if the option `key` of the section `data` isn't `valid`."""
-    if value not in valid:
-        raise DataError(f"data.{key} is {value!r}; {condition}it must be {' or '.join(valid)}")
 
 
 def check_field(key: str, field: str, fields: Collection[str], where: str) -> None:

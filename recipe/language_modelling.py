@@ -23,6 +23,7 @@ from cadenza.data import (
 from cadenza.data.text.tokenizer import check_special
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import causal_lm, has_adapters, masked_lm
+from cadenza.models.positions import longest
 from cadenza.recipe import build, checkpoint_tokenizer
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.errors import RecipeError
@@ -111,6 +112,10 @@ class LanguageModelling(Task[Recipe]):
 
     def check(self, model: Any) -> None:
         check_rope(model)
+        length, most = self.recipe.data.max_seq_len, longest(model)
+        if most is not None and length > most:
+            right = "shorten it, or give a new model more by model.config.max_position_embeddings"
+            raise RecipeError(f"data.max_seq_len is {length}; the model has {most} positions: {right}")
 
     def results(self, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
         accuracy = "masked_accuracy" if self.recipe.model.objective == "masked_lm" else "accuracy"
@@ -135,6 +140,7 @@ class LanguageModelling(Task[Recipe]):
     def summary(results: dict[str, Any]) -> str:
         train, evaluation = results["train"], results["eval"]
         gain = evaluation["unigram_entropy"] - evaluation["loss"]
+        side = "below" if gain >= 0 else "above"
         if "masked_accuracy" in evaluation:
             kind, quality = "masked", f"masked accuracy {evaluation['masked_accuracy']:.1%}"
         else:
@@ -143,8 +149,8 @@ class LanguageModelling(Task[Recipe]):
         return (
             f"train: {train['batches']} batches in {train['seconds']:.0f} s, "
             f"{train['real_tokens_per_second']:,.0f} real tokens/s\n"
-            f"eval: {kind}-token cross-entropy {evaluation['loss']:.3f} nats, {gain:.3f} below the unigram "
-            f"entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); {quality}"
+            f"eval: {kind}-token cross-entropy {evaluation['loss']:.3f} nats, {abs(gain):.3f} {side} the "
+            f"unigram entropy of the same tokens ({evaluation['unigram_entropy']:.3f}); {quality}"
         )
 
     def keep(self, model: Any, folder: Path) -> None:

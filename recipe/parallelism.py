@@ -25,6 +25,8 @@ def parallelism(section: dict[str, Any], cuda: bool) -> ParallelismConfig | None
     for name, options in section.items():
         if name not in CONFIGS:
             raise RecipeError(f"unknown key {KEY}.{name}; {nearest(name, CONFIGS)}")
+        if not isinstance(options, dict | None):
+            raise RecipeError(f"{KEY}.{name} must be a mapping, not {options!r}")
         _check_options(name, options or {})
     if len(section) > 1:
         raise RecipeError(f"{KEY} has both fsdp and fsdp2; leave one out")

@@ -3,17 +3,15 @@
 import csv
 import hashlib
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from cadenza.data import DataError
-from cadenza.models import ModelError
-from cadenza.recipe import RecipeError, TrainingError, load_settings
+from cadenza.options import declared
+from cadenza.recipe import load_settings
+from cadenza.studies.checks import guarded
 from cadenza.studies.report import Row
-from cadenza.surgery import SurgeryError
 
 
 def done(path: Path) -> list[Row]:
@@ -46,15 +44,17 @@ def fingerprint(settings: Any, names: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:12]
 
 
+def _options(cls: Any) -> str:
+    """A line for each field of the dataclass `cls` that declares a meaning."""
+    lines = ((field.name, declared(field)) for field in fields(cls))
+    return "".join(f"\n  {name}: {option.meaning}" for name, option in lines if option.meaning)
+
+
 def command_line(arguments: list[str], cls: Any, document: str | None, study: Callable[[Any], None]) -> int:
     """Run `study` with settings of class `cls` from YAML files and key=value pairs; returns the exit code."""
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{document}\nsettings: {cls.__doc__}")
+        print(f"{document}\nsettings: {cls.__doc__}{_options(cls)}")
         return 0
     files = [a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a]
-    try:
-        study(load_settings(cls, files, [a for a in arguments if a not in files]))
-    except (RecipeError, DataError, ModelError, SurgeryError, TrainingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    pairs = [a for a in arguments if a not in files]
+    return guarded(lambda: study(load_settings(cls, files, pairs)))

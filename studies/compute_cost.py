@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import ModelError
 from cadenza.models.resnet import DEPTHS, resnet
+from cadenza.options import Range
 from cadenza.quantization.quantized_linear import Quantized
-from cadenza.surgery import SurgeryError
+from cadenza.studies.checks import Parser, count, guarded, number
 from cadenza.surgery.retype import stock_class
 
 PLAIN = 16
@@ -169,7 +170,7 @@ def _costs(options: argparse.Namespace) -> list[LayerCost]:
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m cadenza.studies.compute_cost",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -180,20 +181,24 @@ def main(arguments: list[str]) -> int:
         "activation": "activations, 2 to 8, or 16 (default)",
         "edge": "the first and last layer, 2 to 8 (default: those of the others)",
     }
+    bits_type = number(Range("[2, 8]", whole=True), PLAIN)
     for name, help in bits.items():
-        parser.add_argument(f"--{name}-bits", type=int, metavar="N", help=f"of {help}")
-    parser.add_argument("--width", type=float, default=1.0, help="of a ResNet (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=128, help="of an example (default: %(default)s)")
+        parser.add_argument(f"--{name}-bits", type=bits_type, metavar="N", help=f"of {help}")
+    parser.add_argument(
+        "--width", type=number(Range("(0, 64]")), default=1.0, help="of a ResNet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image-size", type=count(1, 65536), default=224, help="pixels (default: %(default)s)"
+    )
+    parser.add_argument("--tokens", type=count(), default=128, help="of an example (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
-    try:
+
+    def study() -> None:
         found = totals(_costs(options))
-    except (ModelError, SurgeryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(found) if options.json else table(options.model, found))
-    return 0
+        print(json.dumps(found) if options.json else table(options.model, found))
+
+    return guarded(study)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ kept for backward (both measured here). The modes alternate in the timing.
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from cadenza.algorithms import apply_anchor_attention
 from cadenza.studies import report
+from cadenza.studies.checks import count, guarded, plots
 
 MODES = ("full", "intra_document", "anchor")
 
@@ -122,16 +124,26 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line and return the exit code."""
     parser = report.parser("context_cost", __doc__)
-    parser.add_argument("--windows", type=int, nargs="+", default=[2048, 4096, 8192, 16_384])
-    parser.add_argument("--documents", type=int, nargs="+", default=[512, 1024])
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--layers", type=int, default=30, help="of the model whose operations are computed")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--windows", type=count(2, 2**20), nargs="+", default=[2048, 4096, 8192, 16_384])
+    parser.add_argument("--documents", type=count(), nargs="+", default=[512, 1024])
+    parser.add_argument("--hidden", type=count(), default=512)
+    parser.add_argument("--heads", type=count(), default=8)
+    parser.add_argument(
+        "--layers", type=count(), default=30, help="of the model whose operations are computed"
+    )
+    parser.add_argument("--rounds", type=count(), default=3)
     chosen = parser.parse_args()
+    if chosen.hidden % (2 * chosen.heads):
+        parser.error(f"--hidden is {chosen.hidden}; it must be a multiple of 2 x --heads, {2 * chosen.heads}")
+    return guarded(lambda: study(chosen))
+
+
+def study(chosen: Any) -> None:
+    """Measure and write the reports."""
+    plots()
     cases = [(w, d) for w in chosen.windows for d in chosen.documents]
     rows = [row for w, d in tqdm(cases, desc="windows") for row in measure(w, d, chosen)]
     report.write(chosen.out, "context_cost", rows, "window", "seconds", "mode and document")
@@ -139,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

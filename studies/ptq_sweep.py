@@ -11,7 +11,7 @@ import gc
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,40 +22,49 @@ from tqdm.auto import tqdm
 
 from cadenza.algorithms import apply_post_training_quantization
 from cadenza.data.text.sources import finite
-from cadenza.quantization.formats import FORMATS
+from cadenza.options import Choice, Range, Text, check, option
+from cadenza.quantization.formats import FORMATS, require_library
 from cadenza.studies import cells, ptq_findings, ptq_metrics, report
+from cadenza.studies.checks import StudyError, causal, plots
 from cadenza.surgery.checkpoint import safe_weights
 
 PLAIN = "none"
 SHARED = ("text", "windows", "window", "prompt", "dtype", "seed")  # what a cell depends on beside its keys
+COUNT = Range("[1, 2147483647]")
 KEYS = ("model", "format", "temperature", "top_k", "max_new_tokens")
 
 
 @dataclass
 class Sweep:
-    """The settings. `models`: folders or Hub names. `text`: `python_docs`, a path or a glob, like a recipe's
-    `data.source`. It gives `windows` pieces of `window` tokens, whose first `prompt` tokens are prompts.
-    """
+    """The settings. The text gives `windows` pieces of `window` tokens."""
 
-    models: list[str] = field(default_factory=list)
-    formats: list[str] = field(default_factory=lambda: [PLAIN, "nf4", "nf4-dq", "fp4", "fp4-dq", "int8"])
-    temperatures: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.8, 1.0, 1.5])
-    top_k: list[int] = field(default_factory=lambda: [50, 200])
-    max_new_tokens: list[int] = field(default_factory=lambda: [50])
-    text: str = "python_docs"
-    windows: int = 16
-    window: int = 512
-    prompt: int = 32
-    dtype: str = "bfloat16"
-    seed: int = 17
-    out: str = "runs/studies"
+    models: list[str] = option([], "Folders or Hub names.", Text())
+    formats: list[str] = option(
+        [PLAIN, "nf4", "nf4-dq", "fp4", "fp4-dq", "int8"],
+        f"`{PLAIN}`, or formats of `post_training_quantization`.",
+        Choice(PLAIN, *FORMATS),
+    )
+    temperatures: list[float] = option(
+        [0.1, 0.3, 0.5, 0.8, 1.0, 1.5], "Of sampling, and of the KL divergence.", Range("(0, 1000]")
+    )
+    top_k: list[int] = option([50, 200], "The words to sample from.", COUNT)
+    max_new_tokens: list[int] = option([50], "The length of a generated text.", COUNT)
+    text: str = option(
+        "python_docs", "`python_docs`, a path or a glob, like a recipe's `data.source`.", Text()
+    )
+    windows: int = option(16, "The number of pieces of text.", COUNT)
+    window: int = option(512, "The tokens of a piece.", COUNT)
+    prompt: int = option(32, "The first tokens of a piece, which are a prompt.", COUNT)
+    dtype: str = option("bfloat16", "Of the weights.", Choice("float32", "bfloat16", "float16"))
+    seed: int = option(17, "Of sampling.", Range("[0, 4294967295]"))
+    out: str = option("runs/studies", "The folder of the results.", Text())
 
     def __post_init__(self) -> None:
-        for name in self.formats:
-            if name not in (PLAIN, *FORMATS):
-                raise ValueError(f"formats: {name!r} is not one of {', '.join((PLAIN, *FORMATS))}")
-        if not self.models or not 0 < self.prompt < self.window:
-            raise ValueError("models must name one, and prompt must be shorter than window")
+        check(self, "", ValueError)
+        if not self.models:
+            raise ValueError("models must name one")
+        if self.prompt >= self.window:
+            raise ValueError(f"prompt is {self.prompt}; it must be shorter than window, {self.window}")
 
 
 def run(cfg: Sweep) -> list[report.Row]:
@@ -64,11 +73,23 @@ def run(cfg: Sweep) -> list[report.Row]:
     every = list(product(cfg.models, cfg.formats, cfg.temperatures, cfg.top_k, cfg.max_new_tokens))
     done = {tuple(row[key] for key in (*KEYS, "settings")) for row in cells.done(path)}
     todo = [cell for cell in every if (*map(str, cell), settings) not in done]
+    _check(cfg, todo)
     with tqdm(total=len(every), initial=len(every) - len(todo), unit="cell") as bar:
         for name in dict.fromkeys(cell[0] for cell in todo):
             for row in _of_model(cfg, name, [cell for cell in todo if cell[0] == name], bar):
                 cells.append(path, {**row, "settings": settings})
     return [row for row in cells.done(path) if row["settings"] == settings]
+
+
+def _check(cfg: Sweep, todo: list[tuple]) -> None:
+    """Raise what would be wrong with a cell: extras, models, text."""
+    plots()
+    if any(cell[1] != PLAIN for cell in todo):
+        require_library()
+    length = max(cfg.window, cfg.prompt + max(cfg.max_new_tokens, default=0))
+    for name in dict.fromkeys(cell[0] for cell in todo):
+        causal(name, length)
+        _windows(cfg, name)
 
 
 def _of_model(cfg: Sweep, name: str, todo: list[tuple], bar: Any) -> Iterator[report.Row]:
@@ -136,9 +157,8 @@ def _windows(cfg: Sweep, name: str) -> Tensor:
             break
     pieces = torch.tensor(ids[: len(ids) // cfg.window * cfg.window]).view(-1, cfg.window)
     if len(pieces) < cfg.windows:
-        raise SystemExit(
-            f"text: {cfg.text} holds {len(pieces)} windows of {cfg.window} tokens, not {cfg.windows}"
-        )
+        found = f"{len(pieces)} windows of {cfg.window} tokens"
+        raise StudyError(f"text: {cfg.text} holds {found}, not {cfg.windows}")
     return pieces[:: len(pieces) // cfg.windows][: cfg.windows]
 
 

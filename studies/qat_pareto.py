@@ -10,7 +10,7 @@ that is done isn't trained again. Post-training points quantize trained networks
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,41 +23,42 @@ from cadenza.algorithms import (
     set_activation_bounds,
 )
 from cadenza.data import build_image_dataspec
+from cadenza.options import Range, Text, check, option
 from cadenza.quantization.calibration import calibrating
 from cadenza.recipe import load
 from cadenza.recipe import run as recipe_run
 from cadenza.recipe import trainer as recipe_trainer
 from cadenza.studies import cells, compute_cost, qat_findings, qat_report, report
+from cadenza.studies.checks import StudyError, plots
 
 PLAIN = "none"
 SHARED = ("recipe", "overrides", "edge_bits", "calibrate_until", "granularity")
+SEEDS = Range("[0, 4294967295]")
 CALIBRATION = 20  # batches of post-training calibration
 
 
 @dataclass
 class Pareto:
-    """The settings. `recipe`: the files of the recipe that is trained; `overrides`: its key=value pairs.
+    """The settings."""
 
-    `bits`: `none`, or bits of weights and activations, such as `w4a4`; those in `repeated` are trained with
-    `more_seeds`, too. `post_training`: bits to which the trained `none` points are quantized. `edge_bits`,
-    `calibrate_until` and `granularity`: options of `quantization_aware_training`.
-    """
-
-    recipe: list[str] = field(default_factory=list)
-    overrides: list[str] = field(default_factory=list)
-    model_types: list[str] = field(default_factory=lambda: ["resnet50"])
-    widths: list[float] = field(default_factory=lambda: [1.0])
-    bits: list[str] = field(default_factory=lambda: [PLAIN, "w8a8", "w4a4", "w2a2"])
-    post_training: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
-    seed: int = 17
-    more_seeds: list[int] = field(default_factory=list)
-    edge_bits: int | None = 8
-    calibrate_until: str = "12ep"
-    granularity: str = "per_channel"
-    out: str = "runs/studies/qat_pareto"
+    recipe: list[str] = option([], "The files of the recipe that is trained.", Text())
+    overrides: list[str] = option([], "The recipe's key=value pairs.", Text())
+    model_types: list[str] = option(["resnet50"], "Depths, a recipe's `model.model_type`.", Text())
+    widths: list[float] = option([1.0], "A recipe's `model.width`.", Range("(0, 64]"))
+    bits: list[str] = option(
+        [PLAIN, "w8a8", "w4a4", "w2a2"], "`none`, or bits of weights and activations, such as `w4a4`."
+    )
+    post_training: list[str] = option([], "Bits to which the trained `none` points are quantized.")
+    repeated: list[str] = option([], "Bits that are trained with `more_seeds`, too.")
+    seed: int = option(17, "Of all points.", SEEDS)
+    more_seeds: list[int] = option([], "Of the points in `repeated`.", SEEDS)
+    edge_bits: int | None = option(8, "An option of `quantization_aware_training`.")
+    calibrate_until: str = option("12ep", "An option of `quantization_aware_training`.")
+    granularity: str = option("per_channel", "An option of `quantization_aware_training`.")
+    out: str = option("runs/studies/qat_pareto", "The folder of the results.", Text())
 
     def __post_init__(self) -> None:
+        check(self, "", ValueError)
         if not self.recipe:
             raise ValueError("recipe must name the recipe's files")
         if PLAIN in self.post_training:
@@ -157,7 +158,7 @@ def _recipe(cfg: Pareto, point: Point) -> Any:
 def _trained(cfg: Pareto, point: Point) -> report.Row:
     path = recipe_run.train(_recipe(cfg, point))
     if path is None:
-        raise SystemExit("qat_pareto trains in one process; distribute the recipe instead, point by point")
+        raise StudyError("qat_pareto trains in one process; distribute the recipe instead, point by point")
     record = json.loads(path.read_text())
     return {**_accuracies(record["eval"], record["train"]["top1"]), "seconds": record["train"]["seconds"]}
 
@@ -174,7 +175,7 @@ def _quantized_after(cfg: Pareto, point: Point) -> report.Row:
     train, evaluation = task.data()
     trainer = recipe_trainer.build_trainer(task, settings, model, train, evaluation)  # loads the weights
     if trainer.state.timestamp.batch.value == 0:
-        raise SystemExit(f"{recipe.name}: there's no trained network to quantize; add {PLAIN} to bits")
+        raise StudyError(f"{recipe.name}: there's no trained network to quantize; add {PLAIN} to bits")
     _calibrate(cfg, point, trainer.state.model, train)
     trainer.eval()
     results = task.results(trainer, evaluation)
@@ -210,6 +211,7 @@ def main(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
 
     def study(cfg: Pareto) -> None:
+        plots()
         qat_report.write(Path(cfg.out), qat_findings.as_points(run(cfg)))
 
     return cells.command_line(arguments, Pareto, __doc__, study)

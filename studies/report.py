@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cadenza.studies.checks import Parser
+
 Row = dict[str, Any]
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A command line with the option `--out`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"python -m cadenza.studies.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

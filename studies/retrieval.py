@@ -6,6 +6,7 @@ words in place of RULER's word lists, so the scores can't be compared with RULER
 the expected strings that the answer holds.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 
 from cadenza.data.text.windows import anchor_id
 from cadenza.studies import report
+from cadenza.studies.checks import StudyError, causal, count, guarded, plots
 from cadenza.studies.retrieval_tasks import TASKS, Example, fitted
 from cadenza.surgery.checkpoint import safe_weights
 
@@ -53,27 +55,33 @@ def evaluate(
     return rows
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line and return the exit code."""
     parser = report.parser("retrieval", __doc__)
     parser.add_argument("--model", required=True, help="folder of a causal model and its tokenizer")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048])
-    parser.add_argument("--examples", type=int, default=20)
+    parser.add_argument("--lengths", type=count(), nargs="+", default=[512, 1024, 2048])
+    parser.add_argument("--examples", type=count(), default=20)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     chosen = parser.parse_args()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    return guarded(lambda: study(chosen))
+
+
+def study(chosen: Any) -> None:
+    """Evaluate the chosen model and write the report."""
+    plots()
+    tokenizer = causal(chosen.model, max(chosen.lengths))
+    from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(
         chosen.model, dtype=getattr(torch, chosen.dtype), **safe_weights()
     )
-    model, tokenizer = model.to(device).eval(), AutoTokenizer.from_pretrained(chosen.model)
-    rows = evaluate(model, tokenizer, chosen.tasks, chosen.lengths, chosen.examples)
+    rows = evaluate(model.to(device).eval(), tokenizer, chosen.tasks, chosen.lengths, chosen.examples)
     if not rows:
-        raise SystemExit("no task fits these lengths")
+        raise StudyError("--lengths: no task fits them")
     report.write(chosen.out, "retrieval", rows, "length", "score", "task", log="x")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ With --model, the paper's D (equation 4) on a model folder, with the absolute va
 over rows.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from cadenza.algorithms import apply_bf16_safe_rope
 from cadenza.attention.rotary.tables import tables
+from cadenza.data.text.sources import finite
+from cadenza.options import Range
 from cadenza.studies import report
+from cadenza.studies.checks import StudyError, causal, count, guarded, number, plots
 from cadenza.surgery.checkpoint import safe_weights
 
 POSITIONS = (512, 4096, 32_768, 131_071, 1_048_575)
@@ -118,14 +122,14 @@ def discrepancy(first: Any, second: Any) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[report.Row]:
-    """D between positions from 0 and from each shift, in float32, bfloat16 and with `bf16_safe_rope`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def of_model(folder: str, ids: Tensor, shifts: list[int]) -> list[report.Row]:
+    """D between positions from 0 and from each shift, in float32, bfloat16 and with `bf16_safe_rope`.
 
-    ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"][:, :length]
-    if ids.shape[1] < length:
-        raise SystemExit(f"the text has {ids.shape[1]} tokens; --tokens asks for {length}")
-    rows = []
+    `ids` (1, length) are the tokens of the text.
+    """
+    from transformers import AutoModelForCausalLM
+
+    rows, length = [], ids.shape[1]
     for name, dtype in (("float32", torch.float32), ("bfloat16", LOW), ("bf16_safe_rope", LOW)):
         options = {"dtype": dtype, "attn_implementation": "eager", **safe_weights()}
         model = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
@@ -140,30 +144,51 @@ def of_model(folder: str, text: str, length: int, shifts: list[int]) -> list[rep
     return rows
 
 
-def main() -> None:
-    """Run the command line."""
+def ids_of(text: str, folder: str, length: int) -> Tensor:
+    """The first tokens (1, length) of the text `text`, in the words of the model in `folder`.
+
+    Raises:
+        StudyError: no such model or file, or too short a text.
+        DataError: the file can't be read.
+    """
+    tokenizer = causal(folder, length)
+    content = " ".join(finite(text, "text", "--text"))
+    ids = tokenizer(content, return_tensors="pt")["input_ids"][:, :length]
+    if ids.shape[1] < length:
+        raise StudyError(f"--text: {text} has {ids.shape[1]} tokens; --tokens asks for {length}")
+    return ids
+
+
+def main() -> int:
+    """Run the command line and return the exit code."""
     parser = report.parser("rope_precision", __doc__)
-    parser.add_argument("--theta", type=float, nargs="+", default=[1e4, 5e5])
-    parser.add_argument("--pairs", type=int, default=20_000)
+    parser.add_argument("--theta", type=number(Range("[1, 1e12]")), nargs="+", default=[1e4, 5e5])
+    parser.add_argument("--pairs", type=count(), default=20_000)
     parser.add_argument("--model", help="folder of a Llama, Qwen or Mistral, for the paper's D")
     parser.add_argument("--text", help="text file for D")
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--shifts", type=int, nargs="+", default=[16, 100_000])
+    parser.add_argument("--tokens", type=count(), default=128)
+    parser.add_argument("--shifts", type=count(), nargs="+", default=[16, 100_000])
     chosen = parser.parse_args()
     if (chosen.model is None) != (chosen.text is None):
         parser.error("--model and --text go together")
+    return guarded(lambda: study(chosen))
+
+
+def study(chosen: Any) -> None:
+    """Measure and write the reports; what is named is read first."""
+    plots()
+    ids = ids_of(chosen.text, chosen.model, chosen.tokens) if chosen.model else None
     rows = [row for theta in chosen.theta for row in errors(theta, chosen.pairs)]
     for kind in ("error", "shift"):
         for theta in chosen.theta:
             part = [row for row in rows if row["kind"] == kind and row["theta"] == theta]
             name = f"rope_{kind}_theta_{theta:.0e}".replace("+", "")
             report.write(chosen.out, name, part, "position", "relative error", "mode")
-    if chosen.model:
-        with open(chosen.text, encoding="utf-8") as file:
-            found = of_model(chosen.model, file.read(), chosen.tokens, chosen.shifts)
+    if ids is not None:
+        found = of_model(chosen.model, ids, chosen.shifts)
         for reading in ("inside", "outside"):
             report.write(chosen.out, f"rope_D_{reading}", found, "shift", f"D, {reading}", "mode")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ from composer.core import DataSpec
 from torch import Tensor
 
 from cadenza.data.draws import uniform
+from cadenza.data.errors import DataError
 from cadenza.data.images.arrays import ImageArrays, moments, read_arrays, read_labels
 from cadenza.data.images.config import ImageConfig
 from cadenza.data.images.files import ImageFiles
@@ -42,10 +43,11 @@ def build_image_dataspec(
 
 
 def classes(cfg: ImageConfig) -> int:
-    """The number of classes of the training images; errors as in `build_image_dataspec`."""
-    if cfg.in_memory:
-        return int(read_labels(cfg, train=True).max()) + 1
-    return pictures(cfg, train=True).classes
+    """The number of classes of the training images, at least 2; errors as in `build_image_dataspec`."""
+    found = int(read_labels(cfg, train=True).max()) + 1 if cfg.in_memory else pictures(cfg, True).classes
+    if found == 1:  # none: reading the images says why
+        raise DataError(f"data.source: {cfg.source} has {found} class; a classifier needs at least 2")
+    return found
 
 
 def channels(cfg: ImageConfig) -> int:

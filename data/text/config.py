@@ -2,82 +2,100 @@
 
 from dataclasses import dataclass
 
-from cadenza.data.errors import DataError, check_choice, check_minimum
+from cadenza.data.errors import DataError
+from cadenza.options import Choice, Range, Text, check, option
+
+COUNT = Range("[1, 2147483647]")
+SHARE = Range("(0, 1)")
+MASKED = ("model.objective", ("masked_lm",))
+CAUSAL = ("model.objective", ("causal_lm",))
+MDS = ("data.source", ("mds",))
+TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe"))
 
 
 @dataclass
 class TextConfig:
-    """Where text comes from and how it becomes sequences.
+    """Where text comes from and how it becomes sequences."""
 
-    Args:
-        source: `python_docs`, `c4`, `mds`, a path or glob of files, or the name of a text data set on the
-            Hub. Files end in .jsonl, .jsonl.gz, .json.gz (JSON lines, too: C4's own names), .txt or .parquet.
-        subset: the Hub data set's configuration; `en` for c4.
-        split, eval_split: splits of a Hub data set. Documents of other sources are split by a hash of their
-            text, `eval_fraction` of them for evaluation.
-        eval_source: another source of evaluation text; training then takes the whole of `source`.
-        text_field: the field that holds the text, in jsonl, parquet and Hub data sets.
-        max_seq_len: tokens of a sequence, [CLS] and [SEP] included. For causal LM: tokens of a window, which
-            is filled with one document after another.
-        long_documents: `truncate` keeps the first max_seq_len tokens of each, as MosaicBERT does; `split`
-            makes as many sequences as a document fills.
-        mlm_probability, eval_mlm_probability: the share of masked tokens.
-        eval_documents: the largest number of documents for evaluation; null: all.
-        domain_tag: text in front of every document, without a loss of its own; for causal LM.
-        boundary_loss: whether a document's last token is to predict the next one's first; for causal LM.
-        upsample_from, upsample_times: a document of at least `upsample_from` tokens comes `upsample_times`
-            times in a pass (Fu et al., arXiv 2402.10171); for causal LM.
-        shuffle_buffer: documents in the buffer that shuffles a stream.
-        num_workers: processes that load, for each device.
-        remote, local: the folders of an `mds` data set.
-    """
-
-    source: str = "python_docs"
-    subset: str | None = None
-    split: str = "train"
-    eval_split: str = "validation"
-    eval_source: str | None = None
-    text_field: str = "text"
-    max_seq_len: int = 128
-    long_documents: str = "truncate"
-    mlm_probability: float = 0.30
-    eval_mlm_probability: float = 0.15
-    eval_fraction: float = 0.05
-    eval_documents: int | None = None
-    domain_tag: str | None = None
-    boundary_loss: bool = True
-    upsample_from: int | None = None
-    upsample_times: int = 1
-    shuffle_buffer: int = 10_000
-    num_workers: int = 0
-    remote: str | None = None
-    local: str | None = None
+    source: str = option(
+        "python_docs",
+        "`python_docs`, `c4`, `mds`, a path or glob of files, or the name of a text data set on the Hub. "
+        "Files end in .jsonl, .jsonl.gz, .json.gz (JSON lines, too: C4's own names), .txt or .parquet.",
+        Text(),
+    )
+    subset: str | None = option(None, "The Hub data set's configuration; `en` for c4.", Text())
+    split: str = option("train", "The Hub data set's split to train on.", Text())
+    eval_split: str = option(
+        "validation",
+        "The Hub data set's split to evaluate on. Documents of other sources are split by a hash of their "
+        "text.",
+        Text(),
+    )
+    eval_source: str | None = option(
+        None, "Another source of evaluation text; training then takes the whole of `source`.", Text()
+    )
+    text_field: str = option("text", "The field with the text, in jsonl, parquet and Hub data sets.", Text())
+    max_seq_len: int = option(
+        128,
+        "Tokens of a sequence, [CLS] and [SEP] included. For causal LM: tokens of a window, which is filled "
+        "with one document after another.",
+        Range("[3, 16777216]"),
+    )
+    long_documents: str = option(
+        "truncate",
+        "`truncate` keeps the first max_seq_len tokens of each, as MosaicBERT does; `split` makes as many "
+        "sequences as a document fills.",
+        Choice("truncate", "split"),
+        only=MASKED,
+    )
+    mlm_probability: float = option(0.30, "The share of masked tokens in training.", SHARE, only=MASKED)
+    eval_mlm_probability: float = option(
+        0.15, "The share of masked tokens in evaluation.", SHARE, only=MASKED
+    )
+    eval_fraction: float = option(0.05, "The share of a finite source's documents for evaluation.", SHARE)
+    eval_documents: int | None = option(
+        None, "The largest number of documents for evaluation; null: all.", COUNT
+    )
+    domain_tag: str | None = option(
+        None, "Text in front of every document, without a loss of its own.", only=CAUSAL
+    )
+    boundary_loss: bool = option(
+        True, "Whether a document's last token is to predict the next one's first.", only=CAUSAL
+    )
+    upsample_from: int | None = option(
+        None,
+        "A document of at least so many tokens comes `upsample_times` times in a pass (Fu et al., arXiv "
+        "2402.10171).",
+        COUNT,
+        only=CAUSAL,
+    )
+    upsample_times: int = option(1, "See `upsample_from`.", Range("[1, 1000]"), only=CAUSAL)
+    shuffle_buffer: int = option(10_000, "Documents in the buffer that shuffles a stream.", COUNT)
+    num_workers: int = option(0, "Processes that load, for each device.", Range("[0, 1024]"))
+    remote: str | None = option(None, "The remote folder of an `mds` data set.", Text(), only=MDS)
+    local: str | None = option(None, "The local folder of an `mds` data set.", Text(), only=MDS)
 
     def __post_init__(self) -> None:
-        check_choice("long_documents", self.long_documents, ("truncate", "split"))
-        for key in ("mlm_probability", "eval_mlm_probability", "eval_fraction"):
-            if not 0 < getattr(self, key) < 1:
-                raise DataError(f"data.{key} is {getattr(self, key)}; it must lie in (0, 1)")
-        check_minimum(self, max_seq_len=3, num_workers=0, shuffle_buffer=1)
-        check_minimum(self, upsample_times=1, eval_documents=1)
+        check(self, "data.", DataError)
 
 
 @dataclass
 class TokenizerConfig:
-    """The tokenizer.
+    """The tokenizer. A run that loads a checkpoint goes on with the checkpoint's own."""
 
-    Args:
-        name: a name on the Hub, a folder, or a kind that is trained on the source's training text and cached:
-            `wordpiece`, in lower case, or `byte_bpe`, to which no text is unknown. A run that loads a
-            checkpoint goes on with the checkpoint's own.
-        vocab_size: of a trained tokenizer.
-        cache_dir: where trained tokenizers are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.
-    """
-
-    name: str = "wordpiece"
-    vocab_size: int = 4000
-    cache_dir: str | None = None
+    name: str = option(
+        "wordpiece",
+        "A name on the Hub, a folder, or a kind that is trained on the source's training text and cached: "
+        "`wordpiece`, in lower case, or `byte_bpe`, to which no text is unknown.",
+        Text(),
+    )
+    vocab_size: int = option(4000, "Words of a trained tokenizer.", Range("[300, 16777216]"), only=TRAINED)
+    cache_dir: str | None = option(
+        None,
+        "Where trained tokenizers are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.",
+        Text(),
+        only=TRAINED,
+    )
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 300:
-            raise DataError(f"tokenizer.vocab_size is {self.vocab_size}; it must be at least 300")
+        check(self, "tokenizer.", DataError)

@@ -13,6 +13,7 @@ from composer.utils import dist
 
 from cadenza.data import hub
 from cadenza.data.errors import DataError, one_line
+from cadenza.data.places import cache_folder
 from cadenza.data.text.config import TokenizerConfig
 from cadenza.data.text.vocabulary import SPECIAL, TRAINERS
 
@@ -57,9 +58,8 @@ def _trained(cfg: TokenizerConfig, texts: Iterable[str]) -> Any:
 def _cached(cfg: TokenizerConfig, corpus: list[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    cache = cfg.cache_dir or os.environ.get("CADENZA_CACHE") or "~/.cache/cadenza"
     name = f"{cfg.name}-{cfg.vocab_size}-{_digest(corpus)}"
-    folder = Path(cache).expanduser() / "tokenizers" / name
+    folder = cache_folder(cfg.cache_dir) / "tokenizers" / name
     if not folder.is_dir():
         _save(TRAINERS[cfg.name](corpus, cfg.vocab_size), folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)

@@ -188,7 +188,7 @@ def test_bad_ids_are_refused(ids, said):
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(SurgeryError, match="mode 'anker' is not one of"):
+    with pytest.raises(SurgeryError, match="mode is 'anker'; it must be anchor, intra_document or full"):
         AnchorAttention("anker")
     with pytest.raises(SurgeryError, match="mode 'full' sees across"):
         AnchorAttention("full", reset_positions=True)

@@ -168,7 +168,7 @@ def test_a_model_says_it_too():
 def test_a_missing_package_is_said_at_once():
     with pytest.raises(SurgeryError, match="'flash' needs flash_attn, which isn't installed"):
         apply_flash_attention(build("bert"), "flash")
-    with pytest.raises(SurgeryError, match="'flashh' is not one of auto, flash"):
+    with pytest.raises(SurgeryError, match="'flashh'; it must be auto, flash"):
         apply_flash_attention(build("bert"), "flashh")
 
 

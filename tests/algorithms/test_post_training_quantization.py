@@ -43,7 +43,9 @@ def test_heads_and_ties_are_left_and_listed():
     assert report.skipped == {"lm_head": "it is the output head"}
     assert "left as it is: lm_head, it is the output head" in str(report)
     assert "4.50 bits a weight, error 9." in str(report)
-    assert "14 modules changed; their weights: 61,440 bytes, now 8,640" in str(report)
+    assert "14 modules changed; their weights: 61,440 bytes, now 8,640; they are frozen, and " in str(report)
+    others = sum(p.numel() for p in model.parameters())
+    assert f"; they are frozen, and {others:,} other parameters still train\n" in str(report)
     tied = apply_post_training_quantization(build("llama", tie_word_embeddings=True), "nf4")
     assert tied.skipped == {"lm_head": "its weight is tied to another module's"}
     base = build("llama").model
@@ -56,7 +58,7 @@ def test_only_and_except():
     }
     assert "lm_head" in layers(quantized(only=["*"]))
     with pytest.raises(NoEffect, match="found nothing to change"):
-        quantized(only=["*.mlp"])
+        quantized(only=["*.mlp.*"], except_=["*"])
 
 
 def test_a_tied_head_that_is_asked_for_is_untied(tmp_path):
@@ -100,9 +102,9 @@ def test_falcon():
 
 
 def test_bad_input():
-    with pytest.raises(SurgeryError, match=r"'nf5' is not one of nf4, nf4-dq"):
+    with pytest.raises(SurgeryError, match=r"'nf5'; it must be nf4, nf4-dq"):
         quantized("nf5")
-    with pytest.raises(SurgeryError, match=r"compute_dtype 'bf16' is not one of float32, bfloat16"):
+    with pytest.raises(SurgeryError, match=r"compute_dtype is 'bf16'; it must be float32, bfloat16"):
         quantized(compute_dtype="bf16")
     model = build("llama")
     model.model.layers[1].mlp.up_proj.weight.data[3, 3] = torch.inf

@@ -218,8 +218,8 @@ def test_windows_within_what_a_mode_shows(mode):
     [
         ((0,), "window is 0; it must be at least 1"),
         ((-2,), "window is -2; it must be at least 1"),
-        ((3, 1), "global_every is 1; it must be at least 2, or None"),
-        ((3, 0), "global_every is 0; it must be at least 2, or None"),
+        ((3, 1), "global_every is 1; it must be at least 2"),
+        ((3, 0), "global_every is 0; it must be at least 2"),
     ],
 )
 def test_what_is_too_small_is_said(options, said):

@@ -192,5 +192,5 @@ def test_a_package_that_is_missing_is_said_before_anything_changes(monkeypatch):
     assert model.config._attn_implementation == "sdpa"
     apply_flash_attention(model, "auto").undo()
     apply_flash_attention(model, "varlen")
-    with pytest.raises(SurgeryError, match="'none' is not one of auto, flash, varlen, flex, fa4, sdpa"):
+    with pytest.raises(SurgeryError, match="'none'; it must be auto, flash, varlen, flex, fa4 or sdpa"):
         FlashAttention("none")

@@ -62,12 +62,13 @@ def test_each_kind_of_source_has_its_augmentations(source, augmentations):
         if augmentation in augmentations:
             assert ImageConfig(source=source, augmentation=augmentation).augmentation == augmentation
             continue
-        with pytest.raises(DataError, match=f"source {source} it must be {' or '.join(augmentations)}$"):
+        right = ", ".join(augmentations[:-1]) + f" or {augmentations[-1]}"
+        with pytest.raises(DataError, match=f"with data.source {source} it must be {right}$"):
             ImageConfig(source=source, augmentation=augmentation)
 
 
 def test_an_unknown_augmentation_is_refused():
-    said = "^data.augmentation is 'mixup'; it must be inception or crop_flip or flip or none$"
+    said = "^data.augmentation is 'mixup'; it must be inception, crop_flip, flip or none$"
     with pytest.raises(DataError, match=said):
         ImageConfig(augmentation="mixup")
 

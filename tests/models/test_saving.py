@@ -221,7 +221,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
     with pytest.raises(ModelError, match="was changed by Telepathy, which this version doesn't have"):
         load(tmp_path / "unknown")
     edited(tmp_path / "options", surgeries={"GLU": {"variant": "maxout"}})
-    with pytest.raises(ModelError, match="'maxout' is not one of geglu, swiglu, reglu"):
+    with pytest.raises(ModelError, match="'maxout'; it must be geglu, swiglu or reglu"):
         load(tmp_path / "options")
     (tmp_path / "options" / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):

@@ -12,6 +12,7 @@ from paths import ROOT
 
 from cadenza.recipe import RecipeError, load_settings
 from cadenza.studies import cells, ptq_findings, ptq_metrics, ptq_sweep
+from cadenza.studies.checks import StudyError
 
 
 @pytest.fixture
@@ -86,10 +87,10 @@ def test_the_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["nf4", "nf5"]}, "formats: 'nf5' is not one of none, nf4"),
-        ({"models": []}, "models must name one, and prompt must be shorter than window"),
-        ({"prompt": 0}, "models must name one, and prompt must be shorter than window"),
-        ({"prompt": 512}, "models must name one, and prompt must be shorter than window"),
+        ({"formats": ["nf4", "nf5"]}, "'nf5'; it must be none, nf4"),
+        ({"models": []}, "models must name one"),
+        ({"prompt": 0}, "prompt is 0; it must be at least 1"),
+        ({"prompt": 512}, "prompt is 512; it must be shorter than window, 512"),
         ({"prompt": 511}, None),
         ({"prompt": 1}, None),
     ],
@@ -119,7 +120,7 @@ def test_windows_are_spread_over_the_text(settings, tmp_path):
     assert words(ptq_sweep._windows(cfg, cfg.models[0])) == [text[:16], text[192:208]]
     whole = loaded(settings, "windows=25")
     assert words(ptq_sweep._windows(whole, cfg.models[0])) == [text[16 * i : 16 * i + 16] for i in range(25)]
-    with pytest.raises(SystemExit, match=r"text: .*text.txt holds 25 windows of 16 tokens, not 26"):
+    with pytest.raises(StudyError, match=r"text: .*text.txt holds 25 windows of 16 tokens, not 26"):
         ptq_sweep._windows(loaded(settings, "windows=26"), cfg.models[0])
 
 
@@ -256,7 +257,7 @@ def test_where_models_go_and_what_of_others_is_read(cuda, device, settings, monk
 
 def test_bad_settings(settings, capsys):
     assert ptq_sweep.main([*settings, "formats=[nf5]"]) == 2
-    assert "'nf5' is not one of none, nf4" in capsys.readouterr().err
+    assert "'nf5'; it must be none, nf4" in capsys.readouterr().err
     assert ptq_sweep.main([*settings, "temprature=3"]) == 2
     assert "unknown key temprature; did you mean 'temperatures'?" in capsys.readouterr().err
     assert ptq_sweep.main(["--help"]) == 0

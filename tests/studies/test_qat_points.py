@@ -12,6 +12,7 @@ from torch import nn
 from cadenza.quantization.averages import weight
 from cadenza.recipe import RecipeError, load_settings, run
 from cadenza.studies import cells, qat_pareto
+from cadenza.studies.checks import StudyError
 from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
 
 
@@ -151,7 +152,7 @@ def test_what_is_recorded_of_a_trained_point(cfg, monkeypatch, tmp_path):
     assert math.isnan(qat_pareto._trained(cfg, point)["top5"]), "of five classes"
     assert asked == ["resnet18-0.25-w2a4-17"] * 2
     monkeypatch.setattr(run, "train", lambda recipe: None)
-    with pytest.raises(SystemExit, match="trains in one process; distribute the recipe instead"):
+    with pytest.raises(StudyError, match="trains in one process; distribute the recipe instead"):
         qat_pareto._trained(cfg, point)
 
 

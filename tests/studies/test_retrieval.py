@@ -103,13 +103,13 @@ def called(monkeypatch):
             return list(rows)
 
         monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
-        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda folder: f"words of {folder}")
+        monkeypatch.setattr(retrieval, "causal", lambda *given: f"words of {given}")
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         monkeypatch.setattr(retrieval, "safe_weights", lambda: {"use_safetensors": True})
         monkeypatch.setattr(retrieval, "evaluate", evaluate)
         monkeypatch.setattr(report, "write", lambda *given, **more: seen.written.append((given, more)))
         monkeypatch.setattr(sys, "argv", ["retrieval", *options])
-        retrieval.main()
+        seen.code = retrieval.main()
         return seen
 
     return called
@@ -120,7 +120,7 @@ def test_the_command_line_and_its_defaults(called):
     assert seen.asked == (list(TASKS), [512, 1024, 2048], 20)
     assert (seen.folder, seen.device, seen.eval) == ("folder", "cpu", True)
     assert seen.options == {"dtype": torch.float32, "use_safetensors": True}
-    assert seen.models == ("Model", "words of folder")
+    assert seen.models == ("Model", "words of ('folder', 2048)"), "it must have so many positions"
     ((given, more),) = seen.written
     assert [str(given[0]), *given[1:]] == ["there", "retrieval", ["row"], "length", "score", "task"]
     assert more == {"log": "x"}
@@ -137,5 +137,5 @@ def test_the_command_line_s_options(called, capsys):
     for wrong in (["--tasks", "vt"], ["--model", "f", "--tasks", "vtt"], ["--model", "f", "--dtype", "half"]):
         with pytest.raises(SystemExit):
             called(*wrong)
-    with pytest.raises(SystemExit, match="no task fits these lengths"):
-        called("--model", "f", rows=())
+    assert called("--model", "f", rows=()).code == 2
+    assert capsys.readouterr().err.endswith("error: --lengths: no task fits them\n")

@@ -10,6 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from cadenza.algorithms import apply_bf16_safe_rope
 from cadenza.studies import report, rope_precision
+from cadenza.studies.checks import StudyError
 from cadenza.studies.rope_precision import MODES, discrepancy, errors
 
 LOW, SINGLE = torch.bfloat16, torch.float32
@@ -189,18 +190,17 @@ IDS = torch.randint(3, 90, (1, 20), generator=torch.Generator().manual_seed(0))
 def folder(tmp_path, monkeypatch):
     """A model of a vocabulary without words."""
 
-    class Tokenizer:
-        def __call__(self, text, return_tensors):
-            assert (text, return_tensors) == ("some text", "pt")
-            return {"input_ids": IDS}
+    def tokenizer(text, return_tensors):
+        assert (text, return_tensors) == ("some text", "pt")
+        return {"input_ids": IDS}
 
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda folder: Tokenizer())
+    monkeypatch.setattr(rope_precision, "causal", lambda folder, length: tokenizer)
     build("llama", initializer_range=0.3).save_pretrained(tmp_path)
     return str(tmp_path)
 
 
 def test_a_model_s_discrepancy_between_shifts(folder):
-    rows = rope_precision.of_model(folder, "some text", 16, [16, 5])
+    rows = rope_precision.of_model(folder, IDS[:, :16], [16, 5])
     names = "float32", "bfloat16", "bf16_safe_rope"
     assert [(row["mode"], row["shift"]) for row in rows] == [
         (name, shift) for name in names for shift in (16, 5)
@@ -232,10 +232,12 @@ def test_a_model_s_discrepancy_between_shifts(folder):
     assert found["bf16_safe_rope", 16] != found["bfloat16", 16]
 
 
-def test_a_text_must_have_so_many_tokens(folder):
-    assert len(rope_precision.of_model(folder, "some text", 20, [1])) == 3
-    with pytest.raises(SystemExit, match="the text has 20 tokens; --tokens asks for 21"):
-        rope_precision.of_model(folder, "some text", 21, [16])
+def test_a_text_must_have_so_many_tokens(folder, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("some text")
+    assert torch.equal(rope_precision.ids_of(str(text), folder, 20), IDS[:, :20])
+    with pytest.raises(StudyError, match=r"--text: .*a\.txt has 20 tokens; --tokens asks for 21"):
+        rope_precision.ids_of(str(text), folder, 21)
 
 
 @pytest.fixture
@@ -250,6 +252,7 @@ def called(monkeypatch, tmp_path):
             return [{"kind": kind, "theta": theta} for kind in ("shift", "error")]
 
         monkeypatch.setattr(rope_precision, "errors", errors)
+        monkeypatch.setattr(rope_precision, "ids_of", lambda *given: given)
         monkeypatch.setattr(rope_precision, "of_model", lambda *given: asked.append(given) or ["D"])
         monkeypatch.setattr(report, "write", lambda *given: written.append(given))
         monkeypatch.setattr(sys, "argv", ["rope_precision", *options])
@@ -275,12 +278,12 @@ def test_the_command_line_with_a_model(called, tmp_path, capsys):
     text.write_text("Words, and é.", encoding="utf-8")
     given = ["--theta", "100", "--pairs", "7", "--model", "folder", "--text", str(text)]
     asked, written = called(*given)
-    assert asked == [(100, 7), ("folder", "Words, and é.", 128, [16, 100_000])]
+    assert asked == [(100, 7), ("folder", (str(text), "folder", 128), [16, 100_000])]
     assert [(name, rows, *axes) for _, name, rows, *axes in written[2:]] == [
         (f"rope_D_{reading}", ["D"], "shift", f"D, {reading}", "mode") for reading in ("inside", "outside")
     ]
     asked, _ = called(*given, "--tokens", "9", "--shifts", "3", "4")
-    assert asked[1][2:] == (9, [3, 4])
+    assert asked[1][1:] == ((str(text), "folder", 9), [3, 4])
     for one in (["--model", "folder"], ["--text", str(text)]):
         with pytest.raises(SystemExit):
             called(*one)

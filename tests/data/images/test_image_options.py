@@ -1,5 +1,7 @@
 """Options of image sets: each arrives, what evaluation and judging take, and who is chosen."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,13 @@ def test_a_batch_of_all_ranks_must_be_there(idx, monkeypatch, world):
 def test_classes_are_those_of_training(idx, folder):
     assert (classes(ImageConfig(**idx)), channels(ImageConfig(**idx))) == (5, 1)
     assert (classes(ImageConfig(**folder)), channels(ImageConfig(**folder))) == (2, 3)
+
+
+def test_one_class_is_refused(folder, idx, tmp_path):
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / "set" / part / "b")
+    with pytest.raises(DataError, match=r"^data\.source: .*set has 1 class; a classifier needs at least 2$"):
+        classes(ImageConfig(**folder))
 
 
 def chosen(seed, count, limit):

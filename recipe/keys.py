@@ -1,0 +1,79 @@
+"""The table of all keys of a recipe, as Markdown: python -m cadenza.recipe.keys > docs/recipe_keys.md"""
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+from cadenza.algorithms import REGISTRY
+from cadenza.data.images.config import ImageConfig
+from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.options import declared
+from cadenza.recipe.loading.sections import type_names
+from cadenza.recipe.schema import ImageModel, Model, Optimizer, Run, Scheduler, Train
+
+HEAD = """\
+# Keys of a recipe
+
+Each key has a type, a default, the values that fit, and a meaning. In a range `[` and `]` include the end,
+`(` and `)` do not. All numbers must be finite. `python -m cadenza.recipe.keys` prints this page.
+"""
+
+# Title and dataclass of each section; `key` is what stands before the name of a field.
+SECTIONS: list[tuple[str, str, Any]] = [
+    ("recipe", "", Run),
+    ("model", "model.", Model),
+    ("model, images", "model.", ImageModel),
+    ("tokenizer", "tokenizer.", TokenizerConfig),
+    ("data", "data.", TextConfig),
+    ("data, images", "data.", ImageConfig),
+    ("optimizer", "optimizer.", Optimizer),
+    ("scheduler", "scheduler.", Scheduler),
+    ("train", "train.", Train),
+]
+
+
+def page() -> str:
+    """The page: a section for each section of a recipe, then one for each technique."""
+    techniques = [(f"algorithms.{name}", f"algorithms.{name}.", cls) for name, cls in REGISTRY.items()]
+    return "\n".join([HEAD, *(section(*each) for each in (*SECTIONS, *techniques))])
+
+
+def section(title: str, key: str, cls: Any) -> str:
+    """A heading, the first sentence of the class's docstring, and a row for each field."""
+    first = " ".join((inspect.getdoc(cls) or "").split()).partition(". ")[0].rstrip(".")
+    head = ["| key | type | default | range | meaning |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([f"## {title}\n", f"{first}.\n", *head, *_rows(key, cls), ""])
+
+
+def _rows(key: str, cls: Any) -> Iterator[str]:
+    hints = get_type_hints(cls)
+    fields = [field for field in dataclasses.fields(cls) if not dataclasses.is_dataclass(hints[field.name])]
+    fields.sort(key=lambda field: field.name in ("strict", "prove"))  # every technique has them
+    for field in fields:
+        option = declared(field)
+        cells = [
+            f"`{key}{field.name.rstrip('_')}`",
+            type_names(hints[field.name]),
+            _default(field),
+            str(option.valid or ""),
+            option.meaning + _only(option.only),
+        ]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _default(field: dataclasses.Field) -> str:
+    factory: Any = field.default_factory
+    value = field.default if factory is dataclasses.MISSING else factory()
+    if value is dataclasses.MISSING:
+        return "required"
+    words = {None: "null", True: "true", False: "false"}
+    return f"`{words.get(value, value) if isinstance(value, bool | None) else value}`"
+
+
+def _only(only: tuple[str, tuple[str, ...]] | None) -> str:
+    return "" if only is None else f" Only with `{only[0]}` {' or '.join(only[1])}."
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,85 @@
+"""The schema of whole recipes: a class for each kind, whose fields are the sections."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cadenza.data.images.config import ImageConfig
+from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.options import Range, Text, option
+from cadenza.recipe.schema.models import IMAGES, ImageModel, Model
+from cadenza.recipe.schema.training import Optimizer, Scheduler, Train
+
+MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
+FOLDER_NAME = re.compile(r"\w[\w.+=,@ -]*(/\w[\w.+=,@ -]*)*")
+
+
+@dataclass
+class Run:
+    """The sections of every recipe."""
+
+    sources = ()  # what it was loaded from, with names; no key
+    name: str = option("run", "The run's folder in `train.run_folder`; may have '/'.", Text())
+    seed: int = option(17, "Of weights, order, masks and augmentation.", Range("[0, 4294967295]"))
+    algorithms: dict = option({}, "Techniques by name, with their options; `false` leaves one out.")
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    train: Train = field(default_factory=Train)
+    loggers: dict = option(
+        {}, "Composer's loggers by name, with their options: console, file, mlflow, tensorboard, wandb."
+    )
+
+    def __post_init__(self) -> None:
+        if not FOLDER_NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name is {self.name!r}; it must name a folder within train.run_folder: letters, digits, "
+                "spaces and . _ - + = , @, beginning with a letter or a digit, with '/' between folders"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of everything that the run writes."""
+        return Path(self.train.run_folder) / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.folder / "checkpoints"
+
+    def _refuse(self, names: tuple[str, ...], objective: str) -> None:
+        if chosen := [name for name in names if self._chosen(name)]:
+            raise ValueError(f"algorithms.{chosen[0]} is for masked_lm; model.objective is {objective}")
+
+    def _chosen(self, name: str) -> bool:
+        return self.algorithms.get(name, False) is not False
+
+
+@dataclass
+class Recipe(Run):
+    """A recipe for a language model."""
+
+    model: Model = field(default_factory=Model)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: TextConfig = field(default_factory=TextConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self._chosen("sequence_packing") and self._chosen("anchor_attention"):
+            packed = "algorithms.sequence_packing packs rows of masked_lm"
+            raise ValueError(f"{packed}, anchor_attention windows of causal_lm; leave one of the two out")
+        if self.model.objective == "causal_lm":
+            self._refuse(MASKED_ONLY, "causal_lm")
+        elif self._chosen("anchor_attention"):
+            raise ValueError("algorithms.anchor_attention is for causal_lm; model.objective is masked_lm")
+
+
+@dataclass
+class ImageRecipe(Run):
+    """A recipe for an image classifier: `model.objective` is `image_classification`."""
+
+    model: ImageModel = field(default_factory=ImageModel)
+    data: ImageConfig = field(default_factory=ImageConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse(MASKED_ONLY, IMAGES)

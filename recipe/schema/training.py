@@ -1,0 +1,110 @@
+"""The schema of a recipe's sections `optimizer`, `scheduler` and `train`."""
+
+from dataclasses import dataclass
+
+from cadenza.options import Choice, Range, Text, Times, option
+
+COUNT = Range("[1, 2147483647]")
+ADAM = ("optimizer.name", ("decoupled_adamw", "adamw"))
+SGD = ("optimizer.name", ("sgd",))
+DECAYS = ("linear_decay_with_warmup", "cosine_with_warmup", "cosine_with_cooldown")
+SCHEDULES = (*DECAYS, "constant_with_warmup")
+
+
+@dataclass
+class Optimizer:
+    """The optimizer of all parameters."""
+
+    name: str = option(
+        "decoupled_adamw",
+        "`decoupled_adamw` (Composer's: weight decay isn't scaled by `lr`), `adamw` or `sgd` (torch's; its "
+        "weight decay is an L2 term).",
+        Choice("decoupled_adamw", "adamw", "sgd"),
+    )
+    lr: float = option(5e-4, "The peak learning rate.", Range("[0, 1000]"))
+    betas: list[float] = option(
+        [0.9, 0.98], "Decay rates of Adam's two averages.", Range("[0, 1)"), length=2, only=ADAM
+    )
+    eps: float = option(1e-6, "What Adam adds to the denominator.", Range("(0, 1]"), only=ADAM)
+    weight_decay: float = option(1e-5, "Weight decay.", Range("[0, 10]"))
+    momentum: float = option(0.9, "Momentum of SGD.", Range("[0, 1)"), only=SGD)
+    nesterov: bool = option(False, "Nesterov's momentum.", only=SGD)
+    decay_matrices_only: bool = option(
+        False, "Exempt parameters of one dimension, biases and norms, from weight decay."
+    )
+
+    def __post_init__(self) -> None:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("optimizer.momentum is 0, but optimizer.nesterov needs one; set one above 0")
+
+
+@dataclass
+class Scheduler:
+    """The learning rate over training."""
+
+    name: str = option(
+        "linear_decay_with_warmup",
+        "The schedule. In `cosine_with_cooldown` the decay ends where the cooldown begins, a line from "
+        "`alpha_f` to zero.",
+        Choice(*SCHEDULES),
+    )
+    t_warmup: str = option("0.06dur", "The time of the linear warmup from zero.", Times(zero=True))
+    t_cooldown: str = option(
+        "0dur",
+        "The time of the cooldown.",
+        Times(zero=True),
+        only=("scheduler.name", ("cosine_with_cooldown",)),
+    )
+    alpha_f: float = option(
+        0.02,
+        "The fraction of `lr` at the end of the decay.",
+        Range("[0, 1]"),
+        only=("scheduler.name", DECAYS),
+    )
+
+
+@dataclass
+class Train:
+    """Duration, batch sizes and options of Composer's Trainer. Times are Composer's: `70000ba`, `1ep`."""
+
+    max_duration: str = option("1ep", "How long to train.", Times(share=False))
+    global_batch_size: int = option(256, "Samples of a batch, over all devices.", COUNT)
+    eval_batch_size: int | None = option(
+        None, "Samples of a batch of evaluation, over all devices; null: `global_batch_size`.", COUNT
+    )
+    device_train_microbatch_size: int | str = option(
+        "auto",
+        "Samples that a device computes at once. `auto`: Composer's search on CUDA, the whole batch on a "
+        "CPU.",
+        Range("[1, 2147483647]", words=("auto",), whole=True),
+    )
+    precision: str = option(
+        "auto",
+        "`auto`: bfloat16 autocast on CUDA, and on a CPU whose products are 1.3 times as fast in it; else "
+        "fp32.",
+        Choice("auto", "fp32", "amp_bf16", "amp_fp16", "amp_fp8"),
+    )
+    eval_interval: str = option("1ep", "The time between evaluations.", Times())
+    run_folder: str = option("runs", "The folder in which each run has a folder `name`.", Text())
+    save_interval: str | None = option(None, "The time between checkpoints; null: no checkpoints.", Times())
+    keep_checkpoints: int | None = option(None, "How many of the newest checkpoints stay; null: all.", COUNT)
+    load_path: str | None = option(None, "A checkpoint to go on from.", Text())
+    load_weights_only: bool = option(
+        False, "Take the weights of `load_path` alone, and train from the start."
+    )
+    trust_load_path: bool = option(
+        False,
+        "Load `load_path` even if that could run code in it: a file that Composer downloads, or, before "
+        "torch 2.10, a file outside the run's own folder.",
+    )
+    autoresume: bool = option(False, "Go on from the latest checkpoint of the run, if there is one.")
+    progress_bar: bool = option(True, "Show one.")
+    deterministic: bool = option(False, "Torch's deterministic kernels.")
+    parallelism_config: dict = option(
+        {},
+        "`{fsdp: {...}}` or `{fsdp2: {...}}` with fields of Composer's configs, to shard over CUDA devices.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.load_weights_only and self.load_path is None:
+            raise ValueError("train.load_weights_only is true; it needs train.load_path, the file to load")
