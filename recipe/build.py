@@ -1,15 +1,18 @@
-"""Build what a recipe's sections name: techniques, optimizer, scheduler, loggers, precision, batch sizes."""
+"""Build what a recipe's sections name: techniques, optimizer, scheduler, loggers, batch sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from composer.core import Algorithm
+from composer.core import Algorithm, Time
 from composer.optim import (
     ComposerScheduler,
+    ConstantScheduler,
     ConstantWithWarmupScheduler,
+    CosineAnnealingScheduler,
     CosineAnnealingWithWarmupScheduler,
     DecoupledAdamW,
+    LinearScheduler,
     LinearWithWarmupScheduler,
 )
 from composer.utils import MissingConditionalImportError
@@ -17,6 +20,7 @@ from composer.utils import MissingConditionalImportError
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import schema
 from cadenza.recipe.errors import RecipeError, nearest
+from cadenza.recipe.methods import COMPOSERS, REPLACING
 from cadenza.recipe.schedules import CosineWithCooldown
 from cadenza.surgery import in_order
 
@@ -26,6 +30,12 @@ SCHEDULERS = {
     "cosine_with_warmup": CosineAnnealingWithWarmupScheduler,
     "constant_with_warmup": ConstantWithWarmupScheduler,
     "cosine_with_cooldown": CosineWithCooldown,
+}
+# The same schedules; those with a warm-up warn of one of 0, even if the recipe says 0.
+WITHOUT_WARMUP: dict[Any, Callable[[float], ComposerScheduler]] = {
+    LinearWithWarmupScheduler: lambda alpha_f: LinearScheduler(alpha_f=alpha_f),
+    CosineAnnealingWithWarmupScheduler: lambda alpha_f: CosineAnnealingScheduler(alpha_f=alpha_f),
+    ConstantWithWarmupScheduler: lambda _: ConstantScheduler(),
 }
 LOGGERS = {
     "console": "ConsoleLogger",
@@ -37,8 +47,14 @@ LOGGERS = {
 
 
 def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
-    """The techniques of a recipe, in the order in which they are applied."""
-    return in_order(REGISTRY[name](**options) for name, options in chosen.items())
+    """The algorithms of a recipe, in the order in which they are applied.
+
+    Composer's that replace modules come first, so that they replace none that a technique has changed.
+    """
+    first = [COMPOSERS[name](**options) for name, options in chosen.items() if name in REPLACING]
+    methods = {**COMPOSERS, **REGISTRY}
+    others = (methods[name](**options) for name, options in chosen.items() if name not in REPLACING)
+    return first + in_order(others)
 
 
 def packs_rows(algorithms: Sequence[Algorithm]) -> bool:
@@ -65,6 +81,8 @@ def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.
 def scheduler(section: schema.Scheduler) -> ComposerScheduler:
     """The learning-rate schedule."""
     cls = _choose("scheduler.name", section.name, SCHEDULERS)
+    if Time.from_timestring(section.t_warmup).value == 0 and cls in WITHOUT_WARMUP:
+        return WITHOUT_WARMUP[cls](section.alpha_f)
     if cls is ConstantWithWarmupScheduler:
         return cls(t_warmup=section.t_warmup)
     if cls is CosineWithCooldown:
@@ -73,26 +91,21 @@ def scheduler(section: schema.Scheduler) -> ComposerScheduler:
 
 
 def loggers(section: dict[str, Any]) -> list[Any]:
-    """Composer's loggers, from a mapping of names to options."""
+    """Composer's loggers, from a mapping of names to options; `false` leaves one out."""
     import composer.loggers
 
     built = []
     for name, options in section.items():
         cls = getattr(composer.loggers, _choose(f"loggers.{name}", name, LOGGERS))
+        if options is False:
+            continue
+        if not isinstance(options, dict | bool | None):
+            raise RecipeError(f"loggers.{name} must be a mapping, not {options!r}")
         try:
-            built.append(cls(**(options or {})))
+            built.append(cls(**(options if isinstance(options, dict) else {})))
         except (TypeError, MissingConditionalImportError) as error:
             raise RecipeError(f"loggers.{name}: {' '.join(str(error).split())}") from error
     return built
-
-
-def precision(asked: str, cuda: bool) -> str:
-    """The precision on this device: `auto` means bfloat16 autocast on CUDA and fp32 on a CPU."""
-    if asked == "auto":
-        return "amp_bf16" if cuda else "fp32"
-    if asked != "fp32" and not cuda:
-        raise RecipeError(f"train.precision: {asked} can't run on a CPU; use fp32 or auto")
-    return asked
 
 
 def microbatch_size(asked: int | str, device_batch: int, cuda: bool) -> int | str:

@@ -5,12 +5,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from composer import Trainer
+from composer.callbacks import CheckpointSaver
 from composer.core import Algorithm
 from composer.utils import dist
 
+from cadenza.data.places import reason
 from cadenza.recipe import build
+from cadenza.recipe.callbacks import show
 from cadenza.recipe.errors import RecipeError, TrainingError
+from cadenza.recipe.runs import loaded
 from cadenza.recipe.schema import Run
 from cadenza.surgery.checkpoint import is_whole, read, saved_algorithms, unsafe_pickles
 
@@ -36,8 +42,30 @@ def to_load(recipe: Run, algorithms: Sequence[Algorithm]) -> str | Path | None:
     if not section.trust_load_path:
         refuse_foreign(path, recipe.folder)
     if "://" not in str(path):
-        refuse_other_data(path, build.packs_rows(algorithms), section.load_weights_only)
+        weights_only = (
+            section.load_weights_only and path is section.load_path
+        )  # an autoresume loads everything
+        _check(path, recipe, build.packs_rows(algorithms), weights_only)
     return path
+
+
+def _check(path: str | Path, recipe: Run, packed: bool, weights_only: bool) -> None:
+    """Refuse a checkpoint that doesn't fit the recipe; say what is loaded of one that does."""
+    state = read(path, trusted=True)
+    loaded.refuse_other_model(path, state, recipe)
+    refuse_other_data(path, state, packed, weights_only)
+    loaded.refuse_switched_off(path, state, recipe, weights_only)
+    for line in loaded.described(path, state, recipe, weights_only):
+        show(line)
+
+
+def count_earlier(trainer: Trainer, recipe: Run) -> None:
+    """Let `train.keep_checkpoints` count the checkpoints that the run saved before it was resumed."""
+    if recipe.train.autoresume and recipe.train.keep_checkpoints and dist.get_global_rank() == 0:
+        earlier = [str(path) for path in _saved(recipe.checkpoints)]
+        for callback in trainer.state.callbacks:
+            if isinstance(callback, CheckpointSaver):
+                callback.saved_checkpoints[:0] = earlier
 
 
 def refuse_foreign(path: str | Path, own: Path) -> None:
@@ -61,9 +89,9 @@ def refuse_foreign(path: str | Path, own: Path) -> None:
         )
 
 
-def refuse_other_data(path: str | Path, packed: bool, weights_only: bool) -> None:
-    """Raise if `path` holds no checkpoint, or if resuming from it would change the kind of training rows."""
-    saved = "SequencePacking" in saved_algorithms(read(path, trusted=True))
+def refuse_other_data(path: str | Path, state: dict[str, Any], packed: bool, weights_only: bool) -> None:
+    """Raise if resuming from the checkpoint with this `state` would change the kind of training rows."""
+    saved = "SequencePacking" in saved_algorithms(state)
     if saved != packed and not weights_only:
         rows = "packed rows" if saved else "rows of one sequence"
         right = "add algorithms.sequence_packing={}" if saved else "leave algorithms.sequence_packing out"
@@ -101,8 +129,8 @@ def saving_in(folder: Path) -> Iterator[None]:
             raise
         good = latest(folder)
         hint = f"{good} is complete: train.autoresume=true resumes from it" if good else "there is no other"
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"{failed[-1]} couldn't be saved ({reason}); {hint}") from error
+        why = reason(error, folder)
+        raise TrainingError(f"{failed[-1]} couldn't be saved ({why}); {hint}") from error
 
 
 def _name_copy(link: Path) -> None:

@@ -12,6 +12,18 @@ class TrainingError(RuntimeError):
     """Training that can't continue; the message names the batch and the reason."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run that was told to stop; the message names its last checkpoint.
+
+    Args:
+        code: the exit code, 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The hint for a misspelt name: the most similar valid name, or all valid names if none is similar."""
     valid = sorted(valid)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from composer.core import State
 
+FILE = "run.json"
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cadenza", "mosaicml", "torch", "transformers", "tokenizers", "datasets", "numpy")
 
 
@@ -26,14 +29,30 @@ def versions() -> dict[str, str]:
 def write(folder: Path, record: dict[str, Any]) -> Path:
     """Write `record` to `folder/run.json`; an earlier record is renamed to its own date."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.json"
-    if path.exists():
-        date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        path.rename(folder / f"run-{date:%Y%m%d-%H%M%S}.json")
+    path = folder / FILE
+    set_aside(path)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     temporary.rename(path)
     return path
+
+
+def set_aside(path: Path) -> None:
+    """Rename the file at `path`, if there is one, to its own date: `run-20260131-120000.json`."""
+    if path.exists():
+        date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        path.rename(path.with_name(f"{path.stem}-{date:%Y%m%d-%H%M%S}{path.suffix}"))
+
+
+def commit(root: Path = ROOT) -> str:
+    """The git commit of the checkout that runs, with `-dirty` if files were changed; else the version."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        inside = (root / ".git").exists()
+        done = subprocess.run(command, capture_output=True, text=True, check=True) if inside else None
+    except (OSError, subprocess.CalledProcessError):
+        done = None
+    return done.stdout.strip() if done is not None else versions()["cadenza"]
 
 
 def real_tokens_per_second(state: State) -> float:

@@ -9,6 +9,7 @@ from torch.torch_version import TorchVersion
 
 from cadenza.recipe import RecipeError, TrainingError, checkpoints, load, run
 from cadenza.recipe.checkpoints import LATEST, latest, refuse_other_data, saving_in
+from cadenza.surgery.checkpoint import read
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_failed_save_names_the_last_whole_checkpoint(saved, tmp_path):
     with pytest.raises(TrainingError) as stop:
         fail_in(tmp_path, OSError("disk full\nat byte 7"), lambda: saved(part.name, whole=False))
     stands = f"{good} is complete: train.autoresume=true resumes from it"
-    assert str(stop.value) == f"{part} couldn't be saved (disk full); {stands}"
+    assert str(stop.value) == f"{part} couldn't be saved (disk full at byte 7); {stands}"
     assert isinstance(stop.value.__cause__, OSError)
     assert not part.exists()
 
@@ -194,11 +195,12 @@ def test_a_run_goes_on_with_the_same_rows(algorithms, packed, message, tmp_path,
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
     path = tmp_path / "a.pt"
     torch.save({"state": {"model": {}, "algorithms": algorithms}}, path)
-    refuse_other_data(path, packed, weights_only=True)
+    state = read(path, trusted=True)
+    refuse_other_data(path, state, packed, weights_only=True)
     if message is None:
-        return refuse_other_data(path, packed, weights_only=False)
+        return refuse_other_data(path, state, packed, weights_only=False)
     with pytest.raises(RecipeError) as error:
-        refuse_other_data(path, packed, weights_only=False)
+        refuse_other_data(path, state, packed, weights_only=False)
     assert str(error.value) == f"{path}: {message}"
 
 
@@ -217,7 +219,7 @@ def looked_at(tmp_path, monkeypatch):
             raise NoTrainer
 
         monkeypatch.setattr(checkpoints, "latest", lambda folder: seen.append(("latest", folder)) or last)
-        for name in ("refuse_foreign", "refuse_other_data"):
+        for name in ("refuse_foreign", "_check"):
             monkeypatch.setattr(checkpoints, name, lambda *args, name=name: seen.append((name, *args)))
         task = SimpleNamespace(model=lambda: torch.nn.Linear(1, 1), data=lambda algorithms: (None, None))
         monkeypatch.setattr(run, "task_of", lambda recipe: task)
@@ -239,9 +241,10 @@ def test_a_run_that_loads_nothing_looks_at_nothing(looked_at, tmp_path):
 def test_what_is_loaded_is_looked_at(packed, weights_only, looked_at, tmp_path):
     pairs = ["train.load_path=a.pt", f"train.load_weights_only={weights_only}"]
     pairs += ["algorithms.sequence_packing={}"] * packed
-    data = ("refuse_other_data", "a.pt", packed, weights_only)
-    assert looked_at(*pairs) == [("refuse_foreign", "a.pt", tmp_path / "mine"), data]
-    assert looked_at(*pairs, "train.trust_load_path=true") == [data]
+    asked, (name, path, recipe, *how) = looked_at(*pairs)
+    assert asked == ("refuse_foreign", "a.pt", tmp_path / "mine")
+    assert (name, path, recipe.name, how) == ("_check", "a.pt", "mine", [packed, weights_only])
+    assert [name for name, *_ in looked_at(*pairs, "train.trust_load_path=true")] == ["_check"]
 
 
 def test_a_remote_file_is_not_read(looked_at):
@@ -253,3 +256,10 @@ def test_a_resume_goes_before_another_path(looked_at, tmp_path):
     own = tmp_path / "mine/checkpoints/ep0-ba1-rank0.pt"
     assert [args[0] for _, *args in looked_at(*pairs, last=own)][1:] == [own, own]
     assert [args[0] for _, *args in looked_at(*pairs)][1:] == ["a.pt", "a.pt"]
+
+
+def test_a_resume_loads_everything_where_a_first_start_loads_weights_alone(looked_at, tmp_path):
+    pairs = "train.load_path=a.pt", "train.autoresume=true", "train.load_weights_only=true"
+    own = tmp_path / "mine/checkpoints/ep0-ba1-rank0.pt"
+    assert looked_at(*pairs, last=own)[-1][-1] is False
+    assert looked_at(*pairs)[-1][-1] is True
