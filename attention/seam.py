@@ -6,8 +6,9 @@ second, transformers would silently drop the padding mask. Each call of `attend`
 
 1. It reads the module's plan, whose fields techniques claim (`cadenza.attention.plan`).
 2. It rounds query and key to the model's dtype, if an exact rotation has made them wider.
-3. If the base model passes documents, the claimed kernel computes by document (`by_document`).
-4. Else the stock kernel runs, on the stock mask plus a claimed bias or window.
+3. Under autocast on a CPU it widens query, key and value to float32 for SDPA.
+4. If the base model passes documents, the claimed kernel computes by document (`by_document`).
+5. Else the stock kernel runs, on the stock mask plus a claimed bias or window.
 
 The obvious way, a new `forward` for each attention class, breaks when transformers changes, and serves one
 technique at a time. The cost here: a model must use the registries, with `sdpa` or `eager`.
@@ -28,7 +29,7 @@ from cadenza.attention.modules import SEAMS, STOCK, is_cross_attention
 from cadenza.attention.plan import AttentionPlan, plan_of
 from cadenza.attention.proof.watch import seam_mask, watch_of
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.runtime import uncompiled
+from cadenza.surgery.runtime import autocast_dtype, uncompiled
 
 
 def attend(
@@ -50,6 +51,38 @@ def attend(
         plan = AttentionPlan(STOCK[module.config._attn_implementation])
     if plan.rope is not None:  # rotated in float32 or wider
         query, key = query.to(value.dtype), key.to(value.dtype)
+    if plan.stock == "sdpa" and query.device.type == "cpu" and autocast_dtype(query) is not None:
+        return _in_float32(module, plan, query, key, value, attention_mask, kwargs)
+    return _attend(module, plan, query, key, value, attention_mask, kwargs)
+
+
+def _in_float32(
+    module: Any,
+    plan: AttentionPlan,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
+    """Attention under autocast on a CPU: SDPA in half precision is slower there, and its gradients worse."""
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    with torch.autocast("cpu", enabled=False):
+        query, key = query.float(), key.float()
+        output, weights = _attend(module, plan, query, key, value.float(), mask, kwargs)
+    return output.to(value.dtype), weights
+
+
+def _attend(
+    module: Any,
+    plan: AttentionPlan,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
     if (documents := kwargs.pop("documents", None)) is not None:
         return by_document(module, query, key, value, attention_mask, documents, kwargs)
     if attention_mask is not None and attention_mask.shape[-1] == 0:  # what stands for documents

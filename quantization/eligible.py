@@ -1,7 +1,9 @@
 """Which layers of a model can be quantized and are selected, and why the others can't."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,6 +16,7 @@ from cadenza.surgery.ledger import ledger
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.retype import Stage, Undo, is_stock, stock_class
 
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # of a layer, in a path
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # use weights of layers without calling them
 
 
@@ -142,8 +145,15 @@ def globs(name: str, given: Any) -> list[str] | None:
 
 
 def refuse_unmatched(model: nn.Module, name: str, given: list[str] | None) -> None:
-    """Raise if a glob of the option `name` matches no module of `model`: it may be misspelt."""
-    paths = [path for path, _ in model.named_modules()]
-    for glob in given or ():
+    """Raise if a glob of the option `name` matches no linear layer of `model`: it may be misspelt.
+
+    A glob that matches only a module around layers, such as `*.mlp`, would select nothing either.
+    """
+    kinds = nn.Linear, Quantized
+    paths = [path for path, m in model.named_modules() if isinstance(m, kinds) or _is_like(m, kinds)]
+    for glob in given or () if paths else ():
         if not any(fnmatchcase(path, glob) for path in paths):
-            raise SurgeryError(f"{name}: {glob!r} matches no module of {type(model).__name__}")
+            near = get_close_matches(glob, sorted({NUMBER.sub("*", path) for path in paths}), 3, cutoff=0)
+            raise SurgeryError(
+                f"{name}: {glob!r} matches no linear layer of {type(model).__name__}; near: {', '.join(near)}"
+            )

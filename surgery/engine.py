@@ -6,7 +6,7 @@ FSDP. It also works without a Trainer: `ALiBi().operate(model, optimizers)`.
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from composer.algorithms.warnings import NoEffectWarning
@@ -15,15 +15,19 @@ from composer.loggers import Logger
 from torch import nn
 from transformers import PreTrainedModel
 
+from cadenza.options import check, option
 from cadenza.surgery.errors import Conflict, NoEffect, OrderError, SurgeryError
 from cadenza.surgery.ledger import Entry, enter, ledger, quantized_within
 from cadenza.surgery.optimizers import Optimizers, as_tuple
+from cadenza.surgery.optimizers.left_out import refuse_left_out, watch
 from cadenza.surgery.parameters import own_configs
 from cadenza.surgery.report import Change, Report, describe
 from cadenza.surgery.resume import guard
 from cadenza.surgery.retype import Stage, Undo
 from cadenza.surgery.saving import start_saving
 from cadenza.surgery.undos import Undos, refuse_wrapped
+
+GIVE = "pass an optimizer that was made before as optimizers="
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,21 @@ class Surgery(Algorithm):
     Other hooks: `describe(site)` is the report's text for a module; `irreversible()` is the reason why the
     surgery can't be undone; `stock_config(fields)`, `excluding(paths)` and `loaded(model)` serve the loading
     of saved models.
-
-    Args:
-        strict: whether a surgery in a Trainer that finds nothing to change raises `NoEffect` (the default) or
-            warns. The functional forms always raise.
     """
 
     stage: ClassVar[Stage]
     keeps_outputs: ClassVar[bool] = False  # whether stock code computes the same from the weights
-    strict: bool = field(default=True, repr=False)
+    strict: bool = option(
+        True,
+        "Whether a technique that finds nothing to change in a Trainer is an error, or a warning. The "
+        "functional forms always raise.",
+        repr=False,
+    )
     report = None  # type: Report | None  # that of the last Trainer
+
+    def __post_init__(self) -> None:
+        """Raise `SurgeryError` for an option whose value doesn't fit what its field declares."""
+        check(self, f"{type(self).__module__.rpartition('.')[2]} ", SurgeryError)
 
     def survey(self, model: nn.Module) -> Any:
         """Facts about `model` for the later hooks."""
@@ -127,6 +136,9 @@ class Surgery(Algorithm):
         refuse_wrapped(model, "operate")
         report = Report(self.entry, Undos(model, as_tuple(optimizers)))
         report.undos.run(self._steps(model, report))
+        if (made := report.undos.made) and not report.undos.optimizers:
+            report.notes.append(f"{len(made)} new parameters ({GIVE})")
+            watch(report.surgery, report.undos.taken, made)
         if why := self.irreversible():
             report.irreversible = why
             report.undos.forget()
@@ -188,6 +200,7 @@ class Surgery(Algorithm):
             if isinstance(each, Surgery) and each.stage < self.stage:
                 each._operate_once(state, logger)
         self._operate_once(state, logger)
+        refuse_left_out(state.model, state.optimizers)
 
     def _operate_once(self, state: State, logger: Logger) -> None:
         if self.report is not None and self.report.model is state.model:

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.optimizers import Memory, named_parameters, sync
+from cadenza.surgery.optimizers.places import Memory, Names, named_parameters, sync
 from cadenza.surgery.parameters import replace_parameter
 from cadenza.surgery.retype import Undo, is_derived
 
@@ -48,7 +48,9 @@ class Undos:
             for undo in steps:
                 self._undos.append(undo)
             self._remember(types, tensors, shapes)
-            self._memory = sync(self.optimizers, before, named_parameters(self.model), {})
+            after = named_parameters(self.model)
+            self._memory = sync(self.optimizers, before, after, {})
+            self.taken, self.made = _trainable(before, after), _trainable(after, before)
         except BaseException:
             self._run_all()
             raise
@@ -66,6 +68,7 @@ class Undos:
         self._refuse_if_changed()
         places = self._places()
         self._run_all()
+        self.taken, self.made = [], []
         for name, tensor in _tensors(self.model).items():
             if name in places and places[name] != _placement(tensor):
                 _move(self.model, name, tensor, places[name])
@@ -79,6 +82,8 @@ class Undos:
         self._held: dict[str, set[str]] = {}  # path of a module with other tensors: the names of its tensors
         self._then: dict[str, Placement] = {}
         self._removed: dict[str, Placement] = {}
+        self.taken: list[Parameter] = []  # trainable parameters of before that the model lost
+        self.made: list[Parameter] = []  # trainable parameters that it got
 
     def _run_all(self) -> None:
         before = named_parameters(self.model)
@@ -158,6 +163,13 @@ def refuse_wrapped(model: nn.Module, what: str) -> None:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by each of their names."""
     return {**named_parameters(model), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def _trainable(parameters: Names, others: Names) -> list[Parameter]:
+    """Those of `parameters` that train and are none of `others`."""
+    known = {id(p) for p in others.values()}
+    found = {id(p): p for p in parameters.values() if p.requires_grad and id(p) not in known}
+    return list(found.values())
 
 
 def _names(module: nn.Module) -> set[str]:

@@ -1,5 +1,6 @@
 """Options of quantization that select layers, and averages of what it stores."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -35,9 +36,48 @@ def test_a_text_is_one_glob():
 @pytest.mark.parametrize("options", [{"only": ["*.mlp.*", "*.mpl.*"]}, {"except_": "*.mpl.*"}])
 def test_a_glob_that_matches_nothing_is_refused(options):
     with pytest.raises(
-        SurgeryError, match=r"(only|except): '\*\.mpl\.\*' matches no module of LlamaForCausalLM"
+        SurgeryError, match=r"(only|except): '\*\.mpl\.\*' matches no linear layer of LlamaForCausalLM"
     ):
         quantized(**options)
+
+
+@pytest.mark.parametrize(
+    ("glob", "near"),
+    [
+        ("*.mlp", "model.layers.*.mlp."),  # a module around layers
+        ("model.layers.0.mlp.up_prj", "model.layers.*.mlp.up_proj"),
+        ("*.embed_tokens", "lm_head"),  # a module, but no linear layer
+        ("layers.*.mlp.*", "model.layers.*.mlp."),  # the root's name is missing
+        ("lm_haed", "lm_head"),
+    ],
+)
+@pytest.mark.parametrize("option", ["only", "except_"])
+def test_near_paths_are_named(glob, near, option):
+    """A layer's number is a star in them, so that each kind of layer is there once."""
+    with pytest.raises(SurgeryError) as error:
+        quantized(**{option: ["*.mlp.*", glob]})
+    said, paths = str(error.value).split("; near: ")
+    assert said == f"{option.rstrip('_')}: {glob!r} matches no linear layer of LlamaForCausalLM"
+    assert near in paths
+    assert not re.search(r"\d", paths)
+
+
+def test_a_layer_that_is_quantized_already_still_matches():
+    model = quantized(only="*.mlp.*")
+    assert len(apply_post_training_quantization(model, "nf4", only="*.mlp.*")) == 0
+
+
+def test_what_trains_beside_frozen_weights_is_said():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False), torch.nn.Linear(64, 2))
+    assert "2 modules changed; " in (line := first_line(model, only="*"))
+    assert line.endswith("they are frozen, and 2 other parameters still train")
+    assert not any(p.requires_grad for p in model.parameters() if p.ndim > 1)
+    bare = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False))
+    assert first_line(bare, only="*").endswith("they are frozen, and nothing is left to train")
+
+
+def first_line(model, **options):
+    return str(apply_post_training_quantization(model, "nf4", **options)).splitlines()[0]
 
 
 def test_a_glob_may_match_the_old_head_alone(tmp_path):

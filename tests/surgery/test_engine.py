@@ -144,7 +144,10 @@ def test_repr_is_the_call_that_made_it():
 def test_report_lists_every_edit():
     report = apply_glu(build("bert"))
     lines = str(report).splitlines()
-    assert lines[0] == "GLU(variant='geglu', intermediate_size=None): 4 modules changed"
+    assert lines[0] == (
+        "GLU(variant='geglu', intermediate_size=None): 4 modules changed; "
+        "2 new parameters (pass an optimizer that was made before as optimizers=)"
+    )
     assert "bert.encoder.layer.0.output: BertOutput -> DropoutFirstBertOutput" in lines[2]
 
 

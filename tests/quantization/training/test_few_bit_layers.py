@@ -29,15 +29,15 @@ def test_defaults():
 
 def test_the_functional_form_passes_every_option():
     options = ("fp4-dq", ["*"], ["1"], "float16")
-    model = nn.Sequential(nn.Linear(64, 2), nn.ReLU())
+    model = nn.Sequential(nn.Linear(64, 2), nn.Linear(2, 2, bias=False))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     report = apply_post_training_quantization(model, *options, True, optimizers=optimizer)
     assert report.surgery == repr(PostTrainingQuantization(*options))
     assert report.surgery.endswith("(format='fp4-dq', only=['*'], except_=['1'], compute_dtype='float16')")
-    assert len(optimizer.param_groups[0]["params"]) == 1
+    assert len(optimizer.param_groups[0]["params"]) == 2
     report.undo()
     assert type(model[0]) is nn.Linear
-    assert len(optimizer.param_groups[0]["params"]) == 2
+    assert len(optimizer.param_groups[0]["params"]) == 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -1,0 +1,123 @@
+"""How much faster is amp_bf16 than fp32 on this CPU, and does it learn the same?
+
+`make train`'s recipe. The speed is that of a run whose batches alternate between both precisions: the median
+ratio of neighbouring batches, in CPU time. The losses are those of a run in each precision from each seed.
+Run it with OMP_NUM_THREADS=1 PYTHONPATH=benchmarks.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from composer import Callback
+from harness import append, parser
+
+from cadenza.recipe import load
+from cadenza.recipe.cpu.autocast import Autocast
+from cadenza.recipe.cpu.memory import keep_freed_memory
+from cadenza.recipe.cpu.precision import speed
+from cadenza.recipe.run import task_of
+from cadenza.recipe.trainer import build_trainer, trainer_settings
+from cadenza.surgery.retype import mix, unmix
+
+YAMLS = Path(__file__).parents[2] / "yamls"
+RECIPE = [str(YAMLS / "mosaicbert.yaml"), str(YAMLS / "scale" / "cpu.yaml")]
+QUIET = ["train.save_interval=null", "train.progress_bar=false"]
+PRECISIONS = ("fp32", "amp_bf16")
+
+
+class BatchTimes(Callback):
+    """The CPU seconds of each batch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def batch_start(self, state, logger) -> None:
+        self.start = time.process_time()
+
+    def batch_end(self, state, logger) -> None:
+        self.seconds.append(time.process_time() - self.start)
+
+
+class Alternating(BatchTimes):
+    """Computes every second batch in amp_bf16; begins with batch 1 in fp32."""
+
+    def batch_start(self, state, logger) -> None:
+        if state.timestamp.batch.value % 2:
+            mix(state.model, Autocast)
+        super().batch_start(state, logger)
+
+    def batch_end(self, state, logger) -> None:
+        super().batch_end(state, logger)
+        unmix(state.model, Autocast)
+
+
+def speed_up(batches: int, pairs: list[str], folder: str) -> dict[str, object]:
+    """The figures of a run whose batches alternate; the first ten pairs warm up."""
+    times = Alternating()
+    run(["train.precision=fp32", *pairs, f"train.max_duration={batches}ba"], folder, times)
+    wide, narrow = times.seconds[20::2], times.seconds[21::2]
+    ratios = [a / b for a, b in zip(wide, narrow, strict=False)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {
+        **{"products": speed(), "batches": batches},
+        **{"fp32_ms": 1000 * statistics.median(wide), "amp_bf16_ms": 1000 * statistics.median(narrow)},
+        **{"speedup": median, "low": low, "high": high},
+    }
+
+
+def trained(precision: str, seed: int, pairs: list[str], folder: str) -> dict[str, object]:
+    """The figures of one run."""
+    times = BatchTimes()
+    found = run([f"train.precision={precision}", f"seed={seed}", *pairs], folder, times)
+    return {
+        "seed": seed,
+        "precision": precision,
+        "batches": len(times.seconds),
+        "cpu_seconds": sum(times.seconds),
+        "ms_per_batch": 1000 * statistics.median(times.seconds),
+        "train_loss": found["train"]["loss"],
+        "eval_loss": found["eval"]["loss"],
+        "unigram_entropy": found["eval"]["unigram_entropy"],
+    }
+
+
+def run(pairs: list[str], folder: str, times: BatchTimes) -> dict[str, dict[str, float]]:
+    """Train and evaluate; the results as in `run.json`."""
+    recipe = load(RECIPE, [*QUIET, *pairs, f"train.run_folder={folder}"])
+    settings = trainer_settings(recipe)
+    settings["callbacks"].append(times)
+    task = task_of(recipe)
+    model = task.model()
+    data = task.data(settings["algorithms"])
+    trainer = build_trainer(task, settings, model, *data)
+    trainer.fit()
+    found = task.results(trainer, data[1])
+    trainer.close()
+    return found
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--alternate", type=int, default=220, help="batches of the run that alternates")
+    options.add_argument("--seed", type=int, action="append", default=[], help="of further runs")
+    options.add_argument("--precision", choices=PRECISIONS, action="append", help="of further runs")
+    options.add_argument("pairs", nargs="*", help="key=value pairs for the recipe")
+    chosen = options.parse_args()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen.alternate:
+            report([speed_up(chosen.alternate, chosen.pairs, folder)], "precision")
+        for seed in chosen.seed:
+            for precision in chosen.precision or PRECISIONS:
+                report([trained(precision, seed, chosen.pairs, folder)], "precision_losses")
+
+
+def report(rows: list[dict[str, object]], name: str) -> None:
+    """Append `rows` to a result file and print them."""
+    print(*rows, append(rows, name), flush=True)
+
+
+if __name__ == "__main__":
+    main()
