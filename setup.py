@@ -1,4 +1,5 @@
-"""Entry points by which llm-foundry's YAML finds the techniques; pyproject.toml has everything else.
+"""The command, and entry points by which llm-foundry's YAML finds the techniques; pyproject.toml has the
+rest.
 
 llm-foundry prefers an entry point to its own algorithm of the same name, so the names here have a prefix.
 """
@@ -7,6 +8,10 @@ import ast
 from pathlib import Path
 
 from setuptools import setup
+
+COMMANDS = [
+    "cadenza = cadenza.cli.main:entry"
+]  # here, since a table in pyproject.toml would replace the others
 
 
 def technique(file: Path) -> str:
@@ -20,4 +25,4 @@ def technique(file: Path) -> str:
 
 files = sorted(file for file in Path(__file__).parent.glob("algorithms/[!_]*.py"))
 points = [f"cadenza_{file.stem} = cadenza.algorithms:{technique(file)}" for file in files]
-setup(entry_points={"llmfoundry_algorithms": points})
+setup(entry_points={"console_scripts": COMMANDS, "llmfoundry_algorithms": points})

@@ -3,6 +3,7 @@
 from cadenza.models.auto import CadenzaConfig
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
+from cadenza.models.image_folder import load_resnet
 from cadenza.models.language_model import causal_lm, composer_model, masked_lm
 from cadenza.models.lora import has_adapters
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
@@ -19,6 +20,7 @@ __all__ = [
     "has_adapters",
     "load",
     "load_mosaicbert",
+    "load_resnet",
     "masked_lm",
     "resnet",
     "save",

@@ -1,11 +1,16 @@
-"""A Composer checkpoint as a Hugging Face folder."""
+"""A Composer checkpoint as a folder: a Hugging Face model, adapters, or a ResNet."""
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cadenza.data.places import home, why_unwritable
+from cadenza.models.adapters import is_of_adapters, merged, write_adapter
 from cadenza.models.errors import ModelError
+from cadenza.models.image_folder import is_resnet, network_in, write_resnet
 from cadenza.models.saved import SURGERIES, build_stock, save
 from cadenza.surgery.checkpoint import parse, read, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
@@ -14,28 +19,51 @@ TOKENIZER_FILE = re.compile(r"\w[\w.-]*\.(json|txt|model|jinja)")
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 
-def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False) -> Path:
+def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False, merge: bool = False) -> Path:
     """Write the model in a Composer checkpoint to `folder`, as `save` does, with its tokenizer.
+
+    Of a LoRA run that is the adapter, as peft writes it. Of a recipe for images it is a network for
+    `load_resnet`.
 
     Args:
         trusted: read the file even with torch before 2.10, where a file can make torch run code.
+        merge: of a LoRA run, write the whole model, with the adapters added to its weights.
 
     Raises:
-        CheckpointError: the checkpoint isn't whole, is not of a Hugging Face model, holds LoRA adapters, or
-            has files in its tokenizer that no tokenizer has. Nothing is written then.
-        ModelError: `folder` isn't empty.
+        CheckpointError: the checkpoint isn't whole, is of another kind of model, has no adapters to merge or
+            can't merge them, or has files in its tokenizer that no tokenizer has. Nothing is written then.
+        ModelError: `folder` isn't empty, or nothing can be written to it.
     """
-    folder = Path(folder)
+    checkpoint, folder = home(checkpoint), home(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"export: {folder} isn't empty; name another folder, or remove it")
-    state = read(checkpoint, trusted)
-    model, files = model_of(state, str(checkpoint)), tokenizer_files(state, str(checkpoint))
-    (time,) = state["timestamp"].values()
-    facts = {"batches trained on": f"{time['batch']:,}", "tokens trained on": f"{time['token']:,}"}
-    save(model, folder, facts=facts)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    state, name = read(checkpoint, trusted), str(checkpoint)
+    if merge and not is_of_adapters(state):
+        raise CheckpointError(f"{name}: it has no adapters to merge; export it without --merge")
+    write, files = _writer(state, checkpoint, merge), tokenizer_files(state, name)
+    if why := why_unwritable(folder):
+        raise ModelError(f"export: {folder} can't be written to ({why}); name another folder")
+    write(folder)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
     return folder
+
+
+def _writer(state: dict[str, Any], checkpoint: Path, merge: bool) -> Callable[[Path], object]:
+    """What writes the model in `state` to a folder; by then all is checked and built."""
+    if is_resnet(state):
+        return partial(write_resnet, *network_in(state, checkpoint))
+    if is_of_adapters(state) and not merge:
+        return partial(write_adapter, state)
+    name = str(checkpoint)
+    model = merged(state, name) if merge else model_of(state, name)
+    return lambda folder: save(model, folder, facts=_facts(state))
+
+
+def _facts(state: dict[str, Any]) -> dict[str, str]:
+    """Lines of the model card."""
+    (time,) = state["timestamp"].values()
+    return {"batches trained on": f"{time['batch']:,}", "tokens trained on": f"{time['token']:,}"}
 
 
 def tokenizer_files(state: dict[str, Any], name: str) -> dict[str, bytes]:
@@ -46,7 +74,8 @@ def tokenizer_files(state: dict[str, Any], name: str) -> dict[str, bytes]:
             of the model, or contain code.
     """
     files: dict[str, bytes] = {}
-    for key, entry in (state["integrations"]["huggingface"].get("tokenizer") or {}).items():
+    kept = (state.get("integrations") or {}).get("huggingface") or {}
+    for key, entry in (kept.get("tokenizer") or {}).items():
         extension = entry.get("file_extension", "")
         file = key if key.endswith(extension) else key + extension  # Composer once left it out
         if not TOKENIZER_FILE.fullmatch(file) or file in MODEL_FILES:
@@ -58,11 +87,6 @@ def tokenizer_files(state: dict[str, Any], name: str) -> dict[str, bytes]:
 def model_of(state: dict[str, Any], name: str) -> Any:
     """The model in the `state` of the checkpoint `name`: built, changed by its surgeries, and filled."""
     entry = (state.get("integrations") or {}).get("huggingface", {}).get("model", {})
-    if "peft_config" in entry:
-        raise CheckpointError(
-            f"{name}: it holds LoRA adapters, not a whole model; resume the run with load_path={name}, and "
-            "call save_pretrained(folder) of peft's model, which is trainer.state.model.model"
-        )
     saved = entry.get("config")
     if saved is None:
         raise CheckpointError(f"{name}: there is no Hugging Face model in it")

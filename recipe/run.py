@@ -1,13 +1,15 @@
 """Run a recipe: train, evaluate and record, or only build (`dry_run`).
 
-1. `trainer_settings`: an error in the recipe is raised before anything is built.
+1. `trainer_settings`: an error in the recipe is raised before anything is built; `places.prepare`: so is a
+   folder that can't be written to.
 2. `checkpoints.to_load`: a checkpoint that the run can't resume from is refused before it is loaded.
 3. `Task.model` and `Task.data`: the stock model and its batches.
 4. `build_trainer`: Composer applies the surgeries and loads the checkpoint.
-5. `Task.check`, training, `Task.results`, `Task.summary`, `Task.keep`, and `run.json`.
+5. `Task.check`, training, `Task.results`, `Task.summary`, `Task.keep`, and `ended.record_of`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,15 @@ from composer import Trainer
 from composer.core import Algorithm
 from composer.utils import dist
 
-from cadenza.recipe import checkpoints, record
+from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.cpu import precision
+from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
 from cadenza.recipe.language_modelling import LanguageModelling
+from cadenza.recipe.loading.blame import blamed
+from cadenza.recipe.runs import ended, kept_recipe, places
+from cadenza.recipe.runs.stopping import stops_in_a_line
 from cadenza.recipe.schema import ImageRecipe, Run
 from cadenza.recipe.task import Task
 from cadenza.recipe.trainer import build_trainer, trainer_settings
@@ -33,20 +40,37 @@ def task_of(recipe: Any) -> Task:
     return ImageClassification(recipe) if isinstance(recipe, ImageRecipe) else LanguageModelling(recipe)
 
 
+@blamed
 def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Build everything and train nothing; the surgeries' reports, and parameter counts before and after."""
     algorithms = trainer_settings(recipe)["algorithms"]
     task = task_of(recipe)
+    precision.choose(recipe.train.precision)
     model = task.model()
     task.data(algorithms)
     before = parameter_count(model)
-    reports = [a.operate(model) for a in algorithms if isinstance(a, Surgery)]
+    optimizer = build.optimizer(recipe.optimizer, model)
+    reports = [a.operate(model, optimizer) for a in algorithms if isinstance(a, Surgery)]
+    task.check(model)
     return reports, {"stock": before, "after_surgery": parameter_count(model)}
 
 
+@blamed
 def train(recipe: Run) -> Path | None:
-    """Train and evaluate; returns the path of the record on the first rank and None on the others."""
+    """Train and evaluate; returns the path of the record on the first rank and None on the others.
+
+    Where nothing was left to train, only the run's own recipe has a record; for another one it returns None.
+    """
     settings = trainer_settings(recipe)
+    if dist.get_global_rank() == 0:
+        places.prepare(recipe)
+    with places.full_disk_named(recipe.folder):
+        return _train(recipe, settings)
+
+
+def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     task = task_of(recipe)
     task.checkpoint = checkpoints.to_load(recipe, settings["algorithms"])
     model = task.model()
@@ -55,25 +79,57 @@ def train(recipe: Run) -> Path | None:
     trainer = build_trainer(task, settings, model, *data)
     _show_surgeries(trainer)
     task.check(trainer.state.model)
-    _fit(recipe, trainer)
+    trained = _fit(recipe, trainer)
     results = task.results(trainer, data[1])
     counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
         return None
     show(task.summary(results))
+    if not trained and not kept_recipe.is_of(task.checkpoint, recipe):
+        show("no record: nothing was trained by this recipe")
+        return None
     task.keep(model, recipe.folder)
-    return record.write(recipe.folder, {**_facts(recipe, trainer), "parameters": counts, **results})
+    return ended.record_of(recipe, trained, {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
-def _fit(recipe: Run, trainer: Trainer) -> None:
-    """Train to the end; a run that has reached its end already is only evaluated."""
+@blamed
+def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
+    """Score what the recipe loads on its evaluation data; a line for the screen, and the record's `eval`."""
+    settings = {**trainer_settings(recipe), "callbacks": []}  # no rows for a run's metrics
+    task = task_of(recipe)
+    task.checkpoint = checkpoints.to_load(recipe, settings["algorithms"])
+    model = task.model()
+    data = task.data(settings["algorithms"])
+    trainer = build_trainer(task, settings, model, *data)
+    trainer.eval()
+    results = task.results(trainer, data[1])
+    trainer.close()
+    return task.summary(results).splitlines()[-1].removeprefix("eval: "), results["eval"]
+
+
+def _fit(recipe: Run, trainer: Trainer) -> bool:
+    """Train to the end; a run that has reached its end already is only evaluated. Whether it was trained."""
     now, end = trainer.state.timestamp, trainer.state.max_duration
     if end is not None and now >= end:
         show(f"nothing left to train: batch {now.batch.value} is the end ({end})")
-        return trainer.eval()
-    with checkpoints.saving_in(recipe.checkpoints):
+        trainer.eval()
+        return False
+    if dist.get_global_rank() == 0:
+        kept_recipe.write(recipe)
+    with checkpoints.saving_in(recipe.checkpoints), stops_in_a_line(recipe.checkpoints), closing(trainer):
         trainer.fit()
+    return True
+
+
+@contextmanager
+def closing(trainer: Trainer) -> Iterator[None]:
+    """Close `trainer` if it fails, so that its progress bar ends before the error is printed."""
+    try:
+        yield
+    except BaseException:
+        trainer.close()
+        raise
 
 
 def parameter_count(model: torch.nn.Module) -> int:
@@ -85,6 +141,7 @@ def _facts(recipe: Run, trainer: Trainer) -> dict[str, Any]:
     reports = _reports(trainer.state.algorithms)
     return {
         "recipe": asdict(recipe),
+        "commit": record.commit(),
         "versions": record.versions(),
         "device": {"kind": str(trainer.state.device.name), "world_size": dist.get_world_size()},
         "precision": trainer.state.precision.value,

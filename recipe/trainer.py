@@ -9,9 +9,12 @@ from composer.models import ComposerModel
 from composer.utils import dist
 from torch.utils.data import IterableDataset
 
-from cadenza.recipe import build
+from cadenza.recipe import build, checkpoints
 from cadenza.recipe.callbacks import Progress, Resuming, StopsAtNaN, show
+from cadenza.recipe.cpu import precision
+from cadenza.recipe.cpu.autocast import CpuAutocast
 from cadenza.recipe.parallelism import parallelism
+from cadenza.recipe.runs.metrics import Metrics
 from cadenza.recipe.schema import Run, Train
 from cadenza.recipe.task import Task
 
@@ -20,9 +23,9 @@ def trainer_settings(recipe: Run) -> dict[str, Any]:
     """The Trainer's arguments that need neither model nor data, so that errors in them are raised first."""
     section, cuda = recipe.train, torch.cuda.is_available()
     batch = build.per_device(section.global_batch_size, dist.get_world_size(), "train.global_batch_size")
-    precision = build.precision(section.precision, cuda)
+    precision.check(section.precision, cuda)
     microbatch = build.microbatch_size(section.device_train_microbatch_size, batch, cuda)
-    _show_choices(section, precision, microbatch)
+    _show_choice(section, microbatch)
     return {
         "run_name": recipe.name,
         "seed": recipe.seed,
@@ -30,7 +33,7 @@ def trainer_settings(recipe: Run) -> dict[str, Any]:
         "schedulers": build.scheduler(recipe.scheduler),
         "loggers": build.loggers(recipe.loggers),
         "callbacks": callbacks(recipe),
-        "precision": precision,
+        "precision": section.precision,
         "device_train_microbatch_size": microbatch,
         "max_duration": section.max_duration,
         "eval_interval": section.eval_interval,
@@ -44,7 +47,7 @@ def build_trainer(
     task: Task, settings: dict[str, Any], model: ComposerModel, train: DataSpec, evaluation: DataSpec
 ) -> Trainer:
     """Composer's Trainer; building it applies the surgeries and loads the checkpoint."""
-    return Trainer(
+    trainer = Trainer(
         model=model,
         train_dataloader=train,
         eval_dataloader=evaluation,
@@ -52,13 +55,24 @@ def build_trainer(
         optimizers=build.optimizer(task.recipe.optimizer, model),
         progress_bar=False,
         accumulate_train_batch_on_tokens=task.weighs_tokens,
-        **settings,
+        **{**settings, **_precision(task, settings)},
     )
+    checkpoints.count_earlier(trainer, task.recipe)
+    return trainer
+
+
+def _precision(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    """The Trainer's arguments for the chosen precision; amp_bf16 on a CPU is a callback."""
+    resumed = None if settings["load_weights_only"] else task.checkpoint
+    chosen = precision.choose(settings["precision"], resumed)
+    if chosen == "amp_bf16" and not torch.cuda.is_available():
+        return {"precision": "fp32", "callbacks": [CpuAutocast(), *settings["callbacks"]]}
+    return {"precision": chosen}
 
 
 def callbacks(recipe: Run) -> list[Callback]:
     """The callbacks of every run, with the progress bar unless the recipe turns it off."""
-    always = [Resuming(recipe.seed), StopsAtNaN(recipe.folder)]
+    always = [Resuming(recipe.seed), StopsAtNaN(recipe.folder), Metrics(recipe.folder)]
     return [*always, Progress()] if recipe.train.progress_bar else always
 
 
@@ -67,6 +81,7 @@ def _checkpoints(recipe: Run) -> dict[str, Any]:
     return {
         "save_folder": str(recipe.checkpoints) if section.save_interval is not None else None,
         "save_interval": section.save_interval or "1ep",
+        "save_num_checkpoints_to_keep": section.keep_checkpoints or -1,
         "save_overwrite": not section.autoresume,
         "load_path": section.load_path,
         "load_weights_only": section.load_weights_only,
@@ -80,9 +95,7 @@ def _all_batches(evaluation: DataSpec) -> int:
     return 10**9 if isinstance(loader.dataset, IterableDataset) else -1
 
 
-def _show_choices(section: Train, precision: str, microbatch: int | str) -> None:
-    device = "a CUDA device" if torch.cuda.is_available() else "a CPU"
-    if section.precision == "auto":
-        show(f"precision: {precision} (auto, on {device})")
+def _show_choice(section: Train, microbatch: int | str) -> None:
     if section.device_train_microbatch_size == "auto":
+        device = "a CUDA device" if torch.cuda.is_available() else "a CPU"
         show(f"device_train_microbatch_size: {microbatch} (auto, on {device})")

@@ -36,6 +36,14 @@ def pytest_pyfunc_call(pyfuncitem):
         pytest.skip("NOT VERIFIED HERE: needs bitsandbytes")
 
 
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """`train.precision: auto` means fp32 on any CPU: it isn't timed."""
+    from cadenza.recipe.cpu import precision
+
+    monkeypatch.setattr(precision, "speed", lambda: 1.0)
+
+
 @pytest.fixture
 def fresh_graphs():
     """Graphs that others compiled don't count against what torch compiles at most of one function."""

@@ -7,17 +7,21 @@ from paths import ROOT
 
 # A folder may import itself and these; a folder within another is one of its own.
 MAY = {
-    "surgery": set(),
+    "options": set(),
+    "surgery": {"options"},
     "checks": {"algorithms", "probes"},
     "losses": {"surgery"},
     "quantization": {"surgery"},
     "probes": set(),
-    "attention": {"probes", "surgery"},
-    "algorithms": {"attention", "losses", "quantization", "surgery"},
-    "data": {"attention"},  # two constants: how document_ids are numbered
-    "models": {"algorithms", "attention", "data", "surgery"},
-    "recipe": {"algorithms", "data", "models", "quantization", "surgery"},
-    "studies": {"algorithms", "attention", "data", "models", "quantization", "recipe", "surgery"},
+    "attention": {"options", "probes", "surgery"},
+    "algorithms": {"attention", "losses", "options", "quantization", "surgery"},
+    "data": {"attention", "options"},  # two constants of attention: how document_ids are numbered
+    "models": {"algorithms", "attention", "data", "options", "surgery"},
+    "recipe": {"algorithms", "data", "models", "options", "quantization", "surgery"},
+    "cli": {"attention", "data", "models", "recipe"},
+    "studies": {
+        *("algorithms", "attention", "data", "models", "options", "quantization", "recipe", "surgery"),
+    },
 }
 FILES = sorted(path.relative_to(ROOT) for folder in MAY for path in (ROOT / folder).rglob("*.py"))
 MODULES = {

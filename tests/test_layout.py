@@ -15,15 +15,19 @@ from cadenza.algorithms.__main__ import table
 
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+RECIPES = sorted({str(path.parent.relative_to(ROOT)) for path in ROOT.glob("yamls/**/*.yaml")})
+WITHOUT_CODE = ["docs", *RECIPES]  # the table of keys, and the recipes, which `cadenza` reads
 FOLDERS = sorted({str(path.parent.relative_to(ROOT)) for path in SOURCES})
 
 
 def test_every_folder_is_installed():
     """Nested ones by a line of their own, else they would be missing from the wheel."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    names = [f"cadenza.{folder.replace('/', '.')}" for folder in FOLDERS]
-    assert tools["setuptools"]["packages"] == names
-    assert tools["setuptools"]["package-dir"] == dict(zip(names, FOLDERS, strict=True))
+    folders = sorted([*FOLDERS, *WITHOUT_CODE])
+    names = [f"cadenza.{folder.replace('/', '.')}" for folder in folders]
+    assert tools["setuptools"]["packages"] == ["cadenza", *names], "cadenza holds __main__ alone"
+    assert tools["setuptools"]["package-dir"] == dict(zip(names, folders, strict=True))
+    assert tools["setuptools"]["package-data"] == {"*": ["py.typed", "*.yaml", "recipe_keys.md"]}
     for folder in FOLDERS:
         assert (ROOT / folder / "__init__.py").is_file()
         assert (ROOT / folder / "py.typed").is_file()

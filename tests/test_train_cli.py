@@ -31,15 +31,18 @@ def _offline(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: no recipe: name a .yaml file, such as yamls/mosaicbert.yaml"),
+        ([], "error: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert"),
         (["sede=3"], "error: command line: unknown key sede; did you mean 'seed'?"),
         (["seed=x"], "error: command line: seed is 'x' (str); it must be an integer"),
         (["yamls/mosaicbret.yaml"], "there is no such file; did you mean 'yamls/mosaicbert.yaml'?"),
         (["data.source=c4"], "data set 'allenai/c4' can't be reached: the Hub doesn't answer"),
-        (["data.source=no/*.jsonl"], "error: data.source: no file matches no/*.jsonl"),
+        (["data.source=no/*.jsonl"], "error: command line: data.source: no file matches no/*.jsonl"),
         (["data.source=mds"], "needs mosaicml-streaming; make install brings it"),
         (["tokenizer.name=bert-base-uncased"], "tokenizer.name: bert-base-uncased can't be loaded"),
-        (["model.pretrained=./nowhere"], "error: model.pretrained: there is no folder ./nowhere"),
+        (
+            ["model.pretrained=./nowhere"],
+            "error: command line: model.pretrained: there is no folder ./nowhere",
+        ),
         (["model.pretrained=bert-base-uncased"], "it isn't cached, and the Hub doesn't answer"),
         (["model.model_type=brt"], "model.model_type 'brt' is not a transformers model type"),
         (["model.config.hiden_size=8"], "model.config.hiden_size is not a field of BertConfig; nearest"),
@@ -48,8 +51,11 @@ def _offline(monkeypatch):
             "The hidden size (30) is not a multiple of the number of attention",
         ),
         (["algorithms.alibbi={}"], "unknown technique algorithms.alibbi; did you mean 'alibi'?"),
-        (["algorithms.glu.variant=gelu"], "glu variant 'gelu' is not one of geglu, swiglu, reglu"),
-        (["train.precision=amp_bf16"], "amp_bf16 can't run on a CPU; use fp32 or auto"),
+        (
+            ["algorithms.glu.variant=gelu"],
+            "algorithms.glu.variant is 'gelu'; it must be geglu, swiglu or reglu",
+        ),
+        (["train.precision=amp_fp16"], "amp_fp16 can't run on a CPU; use amp_bf16, fp32 or auto"),
         (["loggers.tensorbord={}"], "did you mean 'tensorboard'?"),
     ],
 )
@@ -106,7 +112,7 @@ def test_the_launcher_trains_on_two_processes_and_passes_the_exit_code_on(tmp_pa
     assert "tok/s" in done.stderr, "there is a progress bar"
     wrong = run("train.global_batch_size=5")
     assert wrong.returncode == 2
-    assert "error: train.global_batch_size is 5; it must be a multiple of the 2 devices" in wrong.stderr
+    assert "train.global_batch_size is 5; it must be a multiple of the 2 devices" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
 
@@ -114,4 +120,4 @@ def test_help_says_how(capsys, main):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "composer train.py yamls/mosaicbert.yaml yamls/scale/cpu.yaml" in capsys.readouterr().out
+    assert "cadenza train mosaicbert scale/cpu" in capsys.readouterr().out

@@ -1,11 +1,12 @@
-"""train.py by its parts: files and pairs, errors that end in exit code 2, what is kept quiet."""
+"""train.py and `cadenza train`: files and pairs, errors that end in exit code 2, what is kept quiet."""
 
 import logging
 import os
 import warnings
+from pathlib import Path
 
 import pytest
-import transformers
+from paths import ROOT
 
 import cadenza.models
 import cadenza.recipe
@@ -21,10 +22,9 @@ def _global_settings(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     monkeypatch.delenv("RANK", raising=False)
-    level = transformers.logging.get_verbosity()
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
     with warnings.catch_warnings():
         yield
-    transformers.logging.set_verbosity(level)
 
 
 @pytest.fixture
@@ -41,11 +41,18 @@ def asked(monkeypatch):
 
 
 def test_files_and_pairs(main, asked, capsys):
-    arguments = ["a=1", "x.yaml", "data.source=c.yaml", "y.yml", "seed", "train.load_path=d.yml", "zyaml"]
+    arguments = ["a=1", "x.yaml", "data.source=c.yaml", "y.yml", "train.load_path=d.yml", "scale/cpu"]
     assert main(arguments) == 0
-    pairs = ["a=1", "data.source=c.yaml", "seed", "train.load_path=d.yml", "zyaml"]
-    assert asked == [(["x.yaml", "y.yml"], pairs), "train recipe"]
+    pairs = ["a=1", "data.source=c.yaml", "train.load_path=d.yml"]
+    assert asked == [(["x.yaml", "y.yml", str(ROOT / "yamls/scale/cpu.yaml")], pairs), "train recipe"]
     assert capsys.readouterr().out == "record: runs/run.json\n"
+
+
+@pytest.mark.parametrize("word", ["seed", "zyaml", "cpu"])
+def test_other_words_are_no_recipe(word, main, asked, capsys):
+    assert main(["x.yaml", word]) == 2
+    assert f"{word!r} is neither a .yaml file, key=value or a packaged recipe" in capsys.readouterr().err
+    assert asked == []
 
 
 def test_other_ranks_have_no_record(main, asked, capsys, monkeypatch):
@@ -67,9 +74,8 @@ def test_a_dry_run_trains_nothing(at, main, asked, capsys):
 def test_without_a_file_there_is_no_recipe(main, asked, capsys):
     for arguments in ([], ["seed=3"], ["data.source=a.yaml"], ["--dry-run"]):
         assert main(arguments) == 2
-        assert (
-            capsys.readouterr().err == "error: no recipe: name a .yaml file, such as yamls/mosaicbert.yaml\n"
-        )
+        said = "error: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert\n"
+        assert capsys.readouterr().err == said
     assert asked == []
 
 
@@ -105,18 +111,20 @@ def test_other_errors_are_shown_whole(error, main, asked, monkeypatch):
         main(["x.yaml"])
 
 
-@pytest.mark.parametrize(("more", "trusted"), [([], False), (["--trust"], True)])
-def test_export(more, trusted, main, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("more", "given"), [([], (False, False)), (["--trust"], (True, False)), (["--merge"], (False, True))]
+)
+def test_export(more, given, main, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(cadenza.models, "export", lambda *args: seen.append(args) or "there")
     assert main(["export", "a.pt", "b", *more]) == 0
-    assert seen == [("a.pt", "b", trusted)]
+    assert seen == [(Path("a.pt"), Path("b"), *given)]
     assert capsys.readouterr().out == "exported: there\n"
 
 
 def test_export_is_the_first_word(main, asked, capsys):
-    assert main(["x.yaml", "export"]) == 0
-    assert asked[0] == (["x.yaml"], ["export"])
+    assert main(["x.yaml", "export"]) == 2
+    assert "'export' is neither a .yaml file" in capsys.readouterr().err
     for arguments in (["export"], ["export", "a.pt"], ["--no-such"], ["export", "a.pt", "b", "c"]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
@@ -124,7 +132,7 @@ def test_export_is_the_first_word(main, asked, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["export", "--help"])
     assert stop.value.code == 0
-    assert "usage: train.py export" in capsys.readouterr().out
+    assert "usage: cadenza export" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("rank", "waits"), [(None, []), ("0", []), ("1", [20]), ("7", [20])])
@@ -151,7 +159,8 @@ def test_our_own_warnings_are_a_line_and_libraries_are_quiet(main, asked, capsys
             warnings.warn(text, category, stacklevel=1)
     assert [(each.category, str(each.message)) for each in heard] == loud
     assert warnings.formatwarning("the mask", UserWarning, "file.py", 3) == "warning: the mask\n"
-    assert transformers.logging.get_verbosity() == logging.ERROR
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "error", "read when transformers is imported"
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 def test_tokenizers_fork_quietly_unless_a_user_wants_it(main, asked, monkeypatch):

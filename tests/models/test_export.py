@@ -76,13 +76,10 @@ def test_what_cannot_be_exported_is_said(tmp_path):
             export(tmp_path / "bare.pt", tmp_path / "folder")
 
 
-def test_adapters_are_no_whole_model(tmp_path):
-    state = {"model": {}, "integrations": {"huggingface": {"model": {"config": {}, "peft_config": {}}}}}
-    torch.save({"state": state}, tmp_path / "some.pt")
-    with pytest.raises(
-        CheckpointError, match=r"it holds LoRA adapters, not a whole model; resume the run with"
-    ):
-        export(tmp_path / "some.pt", tmp_path / "folder")
+def test_a_whole_model_has_nothing_to_merge(tmp_path):
+    _, path = checkpoint("bert", [], tmp_path)
+    with pytest.raises(CheckpointError, match=r"it has no adapters to merge; export it without --merge"):
+        export(path, tmp_path / "folder", merge=True)
     assert not (tmp_path / "folder").exists()
 
 

@@ -74,7 +74,7 @@ def test_a_resume_takes_the_runs_own_words(recipe, tmp_path, monkeypatch, capsys
         == PreTrainedTokenizerFast.from_pretrained(tmp_path / "runs/tiny/tokenizer").get_vocab()
     )
     with pytest.raises(
-        RecipeError, match=r"^tokenizer.vocab_size is 310; .*ep0-ba1-rank0.pt was trained with 300$"
+        RecipeError, match=r"tokenizer.vocab_size is 310; .*ep0-ba1-rank0.pt was trained with 300$"
     ):
         played("train.autoresume=true", "tokenizer.vocab_size=310")
 
@@ -85,11 +85,9 @@ def test_what_was_asked_for_must_be_asked_for_again(tmp_path, train):
     trained = train(TEXT, 300)
     path = checkpoint_with(tmp_path / "a.pt", trained)
     assert of_run(path, name=name).get_vocab() == trained.get_vocab()
-    with pytest.raises(RecipeError, match=rf"^tokenizer.vocab_size is 301; {path} was trained with 300$"):
+    with pytest.raises(RecipeError, match=rf"tokenizer.vocab_size is 301; {path} was trained with 300$"):
         of_run(path, name=name, vocab_size=301)
-    with pytest.raises(
-        RecipeError, match=rf"^tokenizer.name is '{other}'; {path} was trained with '{name}'$"
-    ):
+    with pytest.raises(RecipeError, match=rf"tokenizer.name is '{other}'; {path} was trained with '{name}'$"):
         of_run(path, name=other)
 
 
@@ -104,13 +102,13 @@ def test_checkpoints_of_earlier_versions_go_on_with_their_own(tmp_path):
     path = checkpoint_with(tmp_path / "a.pt", earlier())
     found = of_run(path, vocab_size=4000)
     assert found("The c\u00e0t")["input_ids"] == found("the cat")["input_ids"]
-    with pytest.raises(RecipeError, match=r"^tokenizer.name is 'byte_bpe'; .* was trained with 'wordpiece'$"):
+    with pytest.raises(RecipeError, match=r"tokenizer.name is 'byte_bpe'; .* was trained with 'wordpiece'$"):
         of_run(path, name="byte_bpe")
     large = PreTrainedTokenizerFast(
         tokenizer_object=train_wordpiece([f"{n}th w{n}" for n in range(400)], 320).backend_tokenizer,
         **SPECIAL,
     )
-    with pytest.raises(RecipeError, match=r"^tokenizer.vocab_size is 300; .* was trained with 320$"):
+    with pytest.raises(RecipeError, match=r"tokenizer.vocab_size is 300; .* was trained with 320$"):
         of_run(checkpoint_with(tmp_path / "b.pt", large))
 
 
@@ -130,7 +128,7 @@ def test_a_named_tokenizer_must_be_the_checkpoints(tmp_path, key):
     own = train_wordpiece(TEXT, 300)
     assert of_run(path, lambda: own, name="some/name") is own
     with pytest.raises(
-        RecipeError, match=rf"^tokenizer.name: some/name isn't the tokenizer of {path} \(\d+ words, "
+        RecipeError, match=rf"tokenizer.name: some/name isn't the tokenizer of {path} \(\d+ words, "
     ):
         of_run(path, lambda: changed(key), name="some/name")
 
@@ -144,7 +142,7 @@ def test_a_checkpoint_without_a_tokenizer_needs_a_named_one(tmp_path):
         ("s3://there/a.pt", "would be downloaded too late"),
     ):
         with pytest.raises(
-            RecipeError, match=rf"^tokenizer.name: {path} {reason}; name the folder of the one"
+            RecipeError, match=rf"tokenizer.name: {path} {reason}; name the folder of the one"
         ):
             of_run(path)
         assert of_run(path, lambda: own, name="some/name") is own
@@ -161,7 +159,7 @@ def test_special_tokens_are_asked_of_the_checkpoints_own(tmp_path):
     task = run.LanguageModelling(load([], ["tokenizer.vocab_size=300"]))
     task.checkpoint = path
     with pytest.raises(
-        DataError, match=rf"^tokenizer.name: {path} has no mask_token; masked LM needs them all$"
+        DataError, match=rf"tokenizer.name: {path} has no mask_token; masked LM needs them all$"
     ):
         _ = task.tokenizer
 

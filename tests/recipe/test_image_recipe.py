@@ -228,8 +228,10 @@ def test_an_autoresume_goes_on_calibrating(recipe, unbroken, tmp_path, capsys):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(recipe, tmp_path):
+    diverging = recipe("train.save_interval=1ba")
+    diverging.optimizer.lr = 1e30  # no recipe can say so
     with pytest.raises(TrainingError) as stop:
-        run.train(recipe("optimizer.lr=1e30", "train.save_interval=1ba"))
+        run.train(diverging)
     folder = tmp_path / "runs/tiny"
     at = int(str(stop.value).split("at batch ")[1].split()[0])
     end = f"at batch {at} (epoch 0, its batch {at}); the batch is saved in {folder / 'bad-batch-rank0.pt'}"
@@ -246,7 +248,7 @@ WRONG = {
     "model": ("model.widht=2", "unknown key model.widht; did you mean 'width'?"),
     "optimizer": ("optimizer.nestorov=true", "unknown key optimizer.nestorov; did you mean 'nesterov'?"),
     "a text's": ("data.max_seq_len=3", "unknown key data.max_seq_len; valid: augmentation, eval_images,"),
-    "value": ("data.augmentation=mixup", "data.augmentation is 'mixup'; it must be inception or crop_flip"),
+    "value": ("data.augmentation=mixup", "data.augmentation is 'mixup'; it must be inception, crop_flip"),
     "tokenizer": ("tokenizer.vocab_size=300", "unknown key tokenizer"),
     "objective": ("model.objective=image_clasification", "model.objective is 'image_clasification'; did you"),
     "time": ("scheduler.t_cooldown=soon", "scheduler.t_cooldown is 'soon'; it must be a number with a unit"),

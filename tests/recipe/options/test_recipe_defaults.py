@@ -54,6 +54,7 @@ SECTIONS = {
         "eval_interval": "1ep",
         "run_folder": "runs",
         "save_interval": None,
+        "keep_checkpoints": None,
         "load_path": None,
         "load_weights_only": False,
         "trust_load_path": False,

@@ -1,0 +1,85 @@
+"""`cadenza evaluate`: the score of a run, a checkpoint or a Hugging Face folder on evaluation data.
+
+1. `sources` finds the recipe: the one that is named, or else the run's own.
+2. `changes` lets it load what is scored, and write nothing.
+3. `cadenza.recipe.run.evaluate` builds model and data as for training, and evaluates.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from cadenza.cli.errors import CommandError
+from cadenza.cli.packaged import file_of
+
+NAME = "name a recipe, whose data it is scored on"
+NOT_SAVED = ["train.save_interval=null", "train.autoresume=false", "train.progress_bar=false"]
+
+
+def run(arguments: list[str]) -> int:
+    """Print the score."""
+    parser = argparse.ArgumentParser(
+        prog="cadenza evaluate",
+        description="Score a run, a checkpoint or a Hugging Face folder on a recipe's evaluation data.",
+    )
+    parser.add_argument("scored", type=Path, help="runs/NAME, a .pt file, or a folder with config.json")
+    help = "recipe and overlays, files or packaged (default: the run's own); key=value pairs"
+    parser.add_argument("recipe", nargs="*", help=help)
+    options = parser.parse_args(arguments)
+    scored = options.scored.expanduser()
+    pairs = [a for a in options.recipe if "=" in a]
+    named = [file_of(a) for a in options.recipe if "=" not in a]
+    files = named or [own_recipe(scored)]
+    from cadenza.recipe import load
+    from cadenza.recipe.run import evaluate
+
+    recipe = load(files, [*pairs, *changes(scored, load(files, pairs))])
+    summary, found = evaluate(recipe)
+    print(f"{scored}: {summary}")
+    print(json.dumps(found))
+    return 0
+
+
+def is_model(scored: Path) -> bool:
+    """Whether it is a folder of Hugging Face's format."""
+    return (scored / "config.json").is_file()
+
+
+def checkpoint_of(scored: Path) -> Path:
+    """The checkpoint: the file itself, or the latest of a run.
+
+    Raises:
+        CommandError: there is none.
+    """
+    latest = scored / "checkpoints" / "latest-rank0.pt"
+    found = scored if scored.is_file() else latest
+    if not found.exists():
+        right = "name a run's folder, a .pt file, or a folder with config.json"
+        raise CommandError(f"evaluate: there is no {found}; {right}")
+    return found
+
+
+def own_recipe(scored: Path) -> str:
+    """The file of the recipe that a run kept."""
+    if is_model(scored):
+        raise CommandError(f"evaluate: {scored} is a model, not a run: {NAME}")
+    folder = checkpoint_of(scored).parent.parent
+    kept = folder / "recipe.yaml"
+    if not kept.is_file():
+        raise CommandError(f"evaluate: {folder} has no recipe.yaml: {NAME}")
+    return str(kept)
+
+
+def changes(scored: Path, recipe: Any) -> list[str]:
+    """Pairs that let `recipe` load what is scored, and write nothing."""
+    if not is_model(scored):
+        return [f"train.load_path={checkpoint_of(scored)}", "train.load_weights_only=true", *NOT_SAVED]
+    if not hasattr(recipe, "tokenizer"):
+        right = "name the run or its checkpoint"
+        raise CommandError(f"evaluate: a recipe for images can't load the folder {scored}; {right}")
+    without = [
+        f"algorithms.{name}=false" for name in recipe.algorithms
+    ]  # the folder holds what is left of them
+    loads = [f"model.pretrained={scored}", f"tokenizer.name={scored}", "model.config=null", *without]
+    return [*loads, "train.load_path=null", *NOT_SAVED]

@@ -1,0 +1,27 @@
+"""`cadenza export`: the model of a checkpoint as a folder."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def run(arguments: list[str]) -> int:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(
+        prog="cadenza export",
+        description="Write the model of a Composer checkpoint to a folder: a Hugging Face model for "
+        "`AutoModel`, the adapter of a LoRA run for peft, or a ResNet for `cadenza.models.load_resnet`.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pt file under runs/NAME/checkpoints")
+    parser.add_argument("folder", type=Path, help="created; it must be empty or missing")
+    help = "add the adapters of a LoRA run to the weights, and write the whole model"
+    parser.add_argument("--merge", action="store_true", help=help)
+    help = "read your own file even before torch 2.10, which can run code that is in a file"
+    parser.add_argument("--trust", action="store_true", help=help)
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # files are local, and read in a moment
+    from cadenza.models import export
+
+    checkpoint, folder = options.checkpoint.expanduser(), options.folder.expanduser()
+    print(f"exported: {export(checkpoint, folder, options.trust, options.merge)}")
+    return 0

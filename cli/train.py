@@ -1,0 +1,96 @@
+"""`cadenza train`: what `composer train.py` does, for files and packaged recipes."""
+
+import argparse
+import io
+import logging
+import sys
+from contextlib import redirect_stdout
+
+from cadenza.cli.errors import CommandError
+from cadenza.cli.packaged import file_of
+
+EPILOG = """\
+examples:
+  cadenza train mosaicbert scale/cpu
+  cadenza train mine.yaml --dry-run train.max_duration=10ba algorithms.glu=false
+  cadenza train -n 8 mosaicbert scale/8xgpu name=mosaicbert-seed1 seed=1
+
+Later files and pairs override earlier ones. `cadenza recipes` lists packaged names, `cadenza keys` the keys.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Train, show what would be trained, or start a process for each device."""
+    options = parse(arguments)
+    if options.devices is not None:
+        return launched(options.devices, without_devices(arguments))
+    pairs = [a for a in options.recipe if "=" in a]
+    files = [file_of(a) for a in options.recipe if "=" not in a]
+    if not files:
+        raise CommandError("no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
+    return show(files, pairs) if options.dry_run else train(files, pairs)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="cadenza train",
+        description="Train by a recipe: a stock model with the techniques that it lists.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="*", help="recipes and overlays, files or packaged; key=value pairs")
+    help = "print the resolved recipe, the surgery report and parameter counts; train nothing"
+    parser.add_argument("--dry-run", action="store_true", help=help)
+    help = "start so many processes by Composer's launcher, one for each device"
+    parser.add_argument("-n", dest="devices", type=int, metavar="DEVICES", help=help)
+    return parser.parse_intermixed_args(arguments)
+
+
+def without_devices(arguments: list[str]) -> list[str]:
+    """The arguments without `-n`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-n", type=int)
+    return parser.parse_known_args(arguments)[1]
+
+
+def launched(devices: int, arguments: list[str]) -> int:
+    """Run the command by Composer's launcher; returns the exit code.
+
+    What the launcher says of an error that rank 0 has told in a line is not printed.
+    """
+    if devices < 1:
+        raise CommandError(f"train: -n is {devices}; it must be the number of devices, 1 or more")
+    from composer.cli import launcher
+
+    logging.getLogger(launcher.__name__).disabled = True
+    sys.argv = ["composer", "-n", str(devices), "-m", "cadenza", "train", *arguments]
+    with redirect_stdout(io.StringIO()) as said:
+        code = launcher.main()
+    if code not in (0, 2):
+        print(said.getvalue(), end="")
+    return code
+
+
+def train(files: list[str], pairs: list[str]) -> int:
+    """Train by the recipe."""
+    from cadenza.recipe import load
+    from cadenza.recipe.run import train
+
+    if (path := train(load(files, pairs))) is not None:
+        print(f"record: {path}")
+    return 0
+
+
+def show(files: list[str], pairs: list[str]) -> int:
+    """Print what the recipe would do."""
+    from cadenza.recipe import load, resolved
+    from cadenza.recipe.run import dry_run
+
+    recipe = load(files, pairs)
+    print(resolved(recipe))
+    reports, counts = dry_run(recipe)
+    for report in reports:
+        print(report)
+    print(f"parameters: {counts['stock']:,} stock, {counts['after_surgery']:,} after surgery")
+    return 0
