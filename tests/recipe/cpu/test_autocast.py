@@ -111,7 +111,7 @@ def test_weights_alone_leave_the_choice(recipe, played, monkeypatch):
     monkeypatch.setattr(precision, "speed", lambda: 1.0)
     path = recipe().checkpoints / "latest-rank0.pt"
     more = f"train.load_path={path}", "train.load_weights_only=true", "name=other", "train.precision=auto"
-    record, _ = played(recipe(*more))
+    record, _ = played(recipe(*more, "train.trust_load_path=true"))
     assert record["precision"] == "fp32"
 
 
