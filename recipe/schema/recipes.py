@@ -35,6 +35,18 @@ class Run:
                 f"name is {self.name!r}; it must name a folder within train.run_folder: letters, digits, "
                 "spaces and . _ - + = , @, beginning with a letter or a digit, with '/' between folders"
             )
+        for key in ("t_warmup", "t_cooldown"):
+            self._refuse_other_unit(key)
+
+    def _refuse_other_unit(self, key: str) -> None:
+        """Raise if a time of the schedule can't be converted to the unit of the duration."""
+        from composer.core import Time  # here, since it imports torch
+
+        asked, end = getattr(self.scheduler, key), self.train.max_duration
+        time, units = Time.from_timestring(asked), {Time.from_timestring(t).unit.value for t in (asked, end)}
+        if time.value and time.unit.value != "dur" and len(units) > 1 and units != {"ep", "ba"}:
+            right = "name a time in the same unit, or a share such as 0.06dur"
+            raise ValueError(f"scheduler.{key} is {asked}, but train.max_duration is {end}; {right}")
 
     @property
     def folder(self) -> Path:

@@ -24,6 +24,7 @@ PAIRS = {
     "train.max_duration=.inf": "train.max_duration is inf; it must be a finite number",
     "scheduler.t_warmup=2dur": "scheduler.t_warmup is '2dur'; it must be at most 1dur, which is all",
     "scheduler.t_warmup=-1ba": "scheduler.t_warmup is '-1ba'; it must not be negative",
+    "scheduler.t_warmup=5sp": "scheduler.t_warmup is 5sp, but train.max_duration is 900ba; name a time in",
     "scheduler.alpha_f=-3": "scheduler.alpha_f is -3; it must be at least 0",
     "data.eval_documents=-1": "data.eval_documents is -1; it must be at least 1",
     "data.max_seq_len=99999999999": "data.max_seq_len is 99999999999; it must be at most 16777216",
