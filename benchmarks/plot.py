@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from harness import RESULTS, parser
 
+from cadenza.attention.kernels.table import KERNELS
 from cadenza.studies import cells
 
 COLORS = {"0%": "#b8b8b8", "50%": "#2b6cb0"}
@@ -91,7 +92,8 @@ def _bars(axes, case: str, rows: Rows) -> None:
 
 def context(path: Path, target: Path) -> None:
     """Plot a panel for each length of documents, with a line for each kind of attention and kernel."""
-    rows = {key: row for key, row in newest(path, "bench_anchor.py").items() if key[0].startswith("layer")}
+    found = newest(path, "bench_anchor.py")
+    rows = {(c, v): row for (c, v), row in found.items() if c.startswith("layer") and _is_there(v)}
     if not rows:
         raise Missing(f"{path} has no layers from a GPU: run benchmarks/bench_anchor.py on a CUDA machine")
     lengths = sorted({int(case.split(" by ")[1]) for case, _ in rows})
@@ -99,6 +101,11 @@ def context(path: Path, target: Path) -> None:
     for axes, length in zip(panels.flat, lengths, strict=True):
         _lines(axes, length, rows)
     _save(figure, f"One attention of Llama-3-8B, forward and backward, {_device(rows)}", target)
+
+
+def _is_there(variant: str) -> bool:
+    """Whether the kernel that a variant names still exists."""
+    return "," not in variant or variant.split(", ")[1] in KERNELS
 
 
 def _lines(axes, length: int, rows: Rows) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_type_hints
 
 from cadenza.algorithms import REGISTRY
@@ -10,6 +10,8 @@ from cadenza.data.images.config import ImageConfig
 from cadenza.data.text.config import TextConfig, TokenizerConfig
 from cadenza.options import declared
 from cadenza.recipe.loading.sections import type_names
+from cadenza.recipe.methods import COMPOSERS, options_of
+from cadenza.recipe.methods.values import RANGES
 from cadenza.recipe.schema import ImageModel, Model, Optimizer, Run, Scheduler, Train
 
 HEAD = """\
@@ -34,16 +36,34 @@ SECTIONS: list[tuple[str, str, Any]] = [
 
 
 def page() -> str:
-    """The page: a section for each section of a recipe, then one for each technique."""
+    """The page: the sections of a recipe, the techniques, and Composer's own algorithms."""
     techniques = [(f"algorithms.{name}", f"algorithms.{name}.", cls) for name, cls in REGISTRY.items()]
-    return "\n".join([HEAD, *(section(*each) for each in (*SECTIONS, *techniques))])
+    ours = (section(*each) for each in (*SECTIONS, *techniques))
+    return "\n".join([HEAD, *ours, *(_of_composer(name, cls) for name, cls in COMPOSERS.items())])
 
 
 def section(title: str, key: str, cls: Any) -> str:
     """A heading, the first sentence of the class's docstring, and a row for each field."""
     first = " ".join((inspect.getdoc(cls) or "").split()).partition(". ")[0].rstrip(".")
+    return _section(title, first, _rows(key, cls))
+
+
+def _of_composer(name: str, cls: Any) -> str:
+    """The section of an algorithm of Composer's, with the ranges that Cadenza checks."""
+    options = options_of(name, cls)
+    ranges = RANGES.get(name, {})
+    hints = get_type_hints(options)
+    rows = (
+        _row(f"algorithms.{name}.{f.name}", hints[f.name], _default(f), ranges.get(f.name, ""), "")
+        for f in dataclasses.fields(options)
+    )
+    first = f"Composer's `{cls.__name__}`, whose documentation says what the options mean"
+    return _section(f"algorithms.{name}", first, rows)
+
+
+def _section(title: str, first: str, rows: Iterable[str]) -> str:
     head = ["| key | type | default | range | meaning |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([f"## {title}\n", f"{first}.\n", *head, *_rows(key, cls), ""])
+    return "\n".join([f"## {title}\n", f"{first}.\n", *head, *rows, ""])
 
 
 def _rows(key: str, cls: Any) -> Iterator[str]:
@@ -51,15 +71,14 @@ def _rows(key: str, cls: Any) -> Iterator[str]:
     fields = [field for field in dataclasses.fields(cls) if not dataclasses.is_dataclass(hints[field.name])]
     fields.sort(key=lambda field: field.name in ("strict", "prove"))  # every technique has them
     for field in fields:
-        option = declared(field)
-        cells = [
-            f"`{key}{field.name.rstrip('_')}`",
-            type_names(hints[field.name]),
-            _default(field),
-            str(option.valid or ""),
-            option.meaning + _only(option.only),
-        ]
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        option, name = declared(field), f"{key}{field.name.rstrip('_')}"
+        meaning = option.meaning + _only(option.only)
+        yield _row(name, hints[field.name], _default(field), str(option.valid or ""), meaning)
+
+
+def _row(name: str, hint: Any, *cells: str) -> str:
+    whole = (f"`{name}`", type_names(hint), *cells)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in whole) + " |"
 
 
 def _default(field: dataclasses.Field) -> str:

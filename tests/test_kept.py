@@ -15,7 +15,7 @@ FOLDERS = sorted(path.parent for path in (ROOT / "tests/kept").glob("*/*/checkpo
 held = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: f"{path.parent.name}-{path.name}")
 
 
-def same(model, folder):
+def assert_same(model, folder):
     """Equal to rounding: kernels differ from one version of torch to the next."""
     expected, found = (
         load_file(folder / "logits.safetensors")["logits"],
@@ -34,12 +34,12 @@ def test_each_set_is_kept_in_less_than_a_megabyte():
 
 @held
 def test_a_saved_folder_loads(folder):
-    same(load(folder / "saved"), folder)
+    assert_same(load(folder / "saved"), folder)
 
 
 @held
 def test_a_checkpoint_is_exported(folder, tmp_path):
-    same(load(export(folder / "checkpoint.pt", tmp_path / "folder", trusted=True)), folder)
+    assert_same(load(export(folder / "checkpoint.pt", tmp_path / "folder", trusted=True)), folder)
 
 
 @held
@@ -53,4 +53,4 @@ def test_a_checkpoint_is_resumed(folder, listed):
             model, algorithms() if listed else [], family, load_path=str(folder / "checkpoint.pt")
         )
     assert resumed.state.timestamp.batch == 3
-    same(model, folder)
+    assert_same(model, folder)

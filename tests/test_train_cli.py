@@ -112,7 +112,10 @@ def test_the_launcher_trains_on_two_processes_and_passes_the_exit_code_on(tmp_pa
     assert "tok/s" in done.stderr, "there is a progress bar"
     wrong = run("train.global_batch_size=5")
     assert wrong.returncode == 2
-    assert "train.global_batch_size is 5; it must be a multiple of the 2 devices" in wrong.stderr
+    assert (
+        "error: command line: train.global_batch_size is 5; it must be a multiple of the 2 devices"
+        in wrong.stderr
+    )
     assert "Traceback" not in wrong.stderr
 
 

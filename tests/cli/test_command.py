@@ -45,7 +45,9 @@ def test_each_command_has_help(name, capsys):
 )
 def test_an_error_is_one_line(arguments, message, capsys):
     assert main(arguments) == 2
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):

@@ -246,9 +246,15 @@ def test_boundaries_matter_to_training(recipe, tmp_path):
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("name", ["sequence_packing", "masking_schedule"])
-def test_techniques_of_masked_models_are_refused(recipe, name):
-    with pytest.raises(RecipeError, match=f"{name} (is for|packs rows of) masked_lm"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("sequence_packing", "packs rows of masked_lm, anchor_attention windows of causal_lm; leave one"),
+        ("masking_schedule", "is for masked_lm; model.objective is causal_lm"),
+    ],
+)
+def test_techniques_of_masked_models_are_refused(recipe, name, why):
+    with pytest.raises(RecipeError, match=f"{name} {why}"):
         recipe(f"algorithms.{name}={{}}")
 
 

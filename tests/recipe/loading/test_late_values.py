@@ -6,6 +6,7 @@ from cadenza.data import DataError, hub
 from cadenza.models import ModelError
 from cadenza.recipe import RecipeError
 from cadenza.recipe.run import dry_run
+from cadenza.recipe.trainer import trainer_settings
 
 RECIPE = """
 name: tiny
@@ -58,8 +59,11 @@ def test_a_model_that_can_not_be_built_is_one_line(recipe, value):
 
 
 def test_without_a_table_of_positions_a_sequence_may_be_longer(recipe):
-    dry_run(recipe("data.max_seq_len=1024", "algorithms.alibi={}"))
+    reports, _ = dry_run(recipe("data.max_seq_len=1024", "algorithms.alibi={}"))
+    assert [report.surgery for report in reports] == ["ALiBi()"]
 
 
 def test_a_logger_may_be_switched_off(recipe):
-    dry_run(recipe("loggers.wandb=false"))
+    console = "loggers.console={log_interval: 1ba}"
+    assert len(trainer_settings(recipe(console))["loggers"]) == 1
+    assert trainer_settings(recipe(console, "loggers.console=false"))["loggers"] == []

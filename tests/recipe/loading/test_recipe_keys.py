@@ -9,6 +9,7 @@ from paths import ROOT
 from cadenza.algorithms import REGISTRY
 from cadenza.options import declared
 from cadenza.recipe import build, keys
+from cadenza.recipe.methods import COMPOSERS
 from cadenza.recipe.schema import OBJECTIVES
 from cadenza.recipe.schema.training import SCHEDULES
 
@@ -29,7 +30,13 @@ def test_the_page_is_the_output():
 
 def test_each_section_and_each_technique_has_one_heading():
     heads = [line[3:] for line in keys.page().splitlines() if line.startswith("## ")]
-    assert heads == [name for name, _, _ in keys.SECTIONS] + [f"algorithms.{name}" for name in REGISTRY]
+    played = [f"algorithms.{name}" for name in (*REGISTRY, *COMPOSERS)]
+    assert heads == [name for name, _, _ in keys.SECTIONS] + played
+
+
+def test_algorithms_of_composer_have_their_options_and_ranges():
+    row = "| `algorithms.gradient_clipping.clipping_threshold` | a number | required | above 0 |  |"
+    assert row in keys.page().splitlines()
 
 
 @pytest.mark.parametrize(("field", "hint"), OPTIONS)

@@ -105,8 +105,9 @@ def test_a_technique_that_is_switched_off_is_refused(first, recipe):
                     f"train.load_weights_only={weights_only}",
                 )
             )
-        assert str(error.value).endswith(
-            f"algorithms.glu is switched off, and {first} was trained with it; switch it on, by "
+        assert str(error.value) == (
+            f"command line: algorithms.glu is switched off, and {first} was trained with it; switch it on, "
+            "by "
             'algorithms.glu={"variant": "reglu", "intermediate_size": null}, or start anew from an exported '
             f"model: cadenza export {first} FOLDER, then model.pretrained=FOLDER"
         )
