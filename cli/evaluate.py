@@ -7,6 +7,7 @@
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def run(arguments: list[str]) -> int:
     pairs = [a for a in options.recipe if "=" in a]
     named = [file_of(a) for a in options.recipe if "=" not in a]
     files = named or [own_recipe(scored)]
+    if not named:  # it holds all defaults, also of keys that this run has no use for
+        warnings.filterwarnings("ignore", message=r".*recipe\.yaml: \S+ has no effect")
     from cadenza.recipe import load
     from cadenza.recipe.run import evaluate
 

@@ -50,6 +50,15 @@ def test_a_run_its_checkpoint_and_its_model_score_what_the_run_recorded(folder, 
 
 
 @pytest.mark.slow
+def test_defaults_that_a_run_kept_are_no_slips(folder, capsys, recwarn):
+    assert main(["evaluate", str(folder)]) == 0
+    assert not [str(each.message) for each in recwarn if "has no effect" in str(each.message)]
+    assert main(["evaluate", str(folder), "optimizer.momentum=0.5"]) == 0
+    (slip,) = {str(each.message) for each in recwarn if "has no effect" in str(each.message)}
+    assert slip.startswith("command line: optimizer.momentum has no effect")
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_runs_side_by_side(folder, tmp_path, capsys):
     shutil.copytree(folder, tmp_path / "other")
