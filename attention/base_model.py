@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.batch_call import BatchCall
+from cadenza.attention.kernels.ahead import make_ahead
 from cadenza.attention.modules import STOCK, follow
 from cadenza.attention.positions import cache_of
 from cadenza.attention.rotary.tables import refuse_static
@@ -60,6 +61,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
             call.unpad()
         if plan.positions is not None and plan.positions.per_document:
             call.restart_positions()
+        make_ahead(self, call.others["documents"])
         return self._finished(call)
 
     def _finished(self, call: BatchCall) -> Any:

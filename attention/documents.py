@@ -28,6 +28,10 @@ class Documents:
         anchors: for each document the number of its anchor, a document of one token that it sees besides
             itself; an anchor is its own anchor. Empty: there are no anchors.
         passed: names of arguments that the caller of the model passed along; no kernel reads them.
+
+    Attributes:
+        total, longest: the tokens of all documents, and of the longest.
+        anchored, alike: whether there are anchors; whether all documents are equally long.
     """
 
     lengths: tuple[int, ...]
@@ -36,14 +40,15 @@ class Documents:
     anchors: tuple[int, ...] = ()
     passed: frozenset[str] = frozenset()
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    # What compiled layers read: of each number in a tuple they would make a constant.
+    total: int = field(init=False, repr=False)
+    longest: int = field(init=False, repr=False)
+    anchored: bool = field(init=False, repr=False)
+    alike: bool = field(init=False, repr=False)
 
-    @property
-    def total(self) -> int:
-        return sum(self.lengths)
-
-    @property
-    def longest(self) -> int:
-        return max(self.lengths)
+    def __post_init__(self) -> None:
+        self.total, self.longest = sum(self.lengths), max(self.lengths)
+        self.anchored, self.alike = bool(self.anchors), len(set(self.lengths)) == 1
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
@@ -105,8 +110,11 @@ class Documents:
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """The result of `make()`, computed once a batch and kept under `key`."""
-        if key not in self._kept:
-            self._kept[key] = make()
+        return self._kept[key] if key in self._kept else self._made(key, make)
+
+    @uncompiled  # reads lengths
+    def _made(self, key: Any, make: Callable[[], Any]) -> Any:
+        self._kept[key] = make()
         return self._kept[key]
 
     def gather(self, tokens: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from cadenza.attention.modules import SEAMS, STOCK, is_cross_attention
 from cadenza.attention.plan import AttentionPlan, plan_of
 from cadenza.attention.proof.watch import seam_mask, watch_of
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.runtime import autocast_dtype, uncompiled
+from cadenza.surgery.runtime import autocast_dtype
 
 
 def attend(
@@ -101,7 +101,6 @@ def _attend(
     return stock_kernel(module, plan.stock)(module, query, key, value, mask, **kwargs)
 
 
-@uncompiled  # kernels depend on the documents' lengths; graphs end here, so one serves all batches
 def by_document(
     module: Any,
     query: Tensor,

@@ -27,8 +27,8 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 class Bench:
     """Measures the models of a shape against the stock one on its batches, until the time is over."""
 
-    def __init__(self, setting: Setting, rounds: int, minutes: float) -> None:
-        self.setting, self.rounds = setting, 1 if setting.dry else rounds
+    def __init__(self, setting: Setting, rounds: int, minutes: float, parts: list[str]) -> None:
+        self.setting, self.rounds, self.parts = setting, 1 if setting.dry else rounds, parts
         self.end = time.monotonic() + 60 * minutes
         self.missed = Missed()
 
@@ -36,6 +36,7 @@ class Bench:
         """Measure the models in groups that memory can hold, each group together with the stock model."""
         variants, at_once = models(shape, self.setting), self.setting.shape(shape).together
         stock, first = next(variants), True
+        variants = ((name, model) for name, model in variants if any(part in name for part in self.parts))
         while group := dict(islice(variants, at_once)):
             for case, data in batches(shape, self.setting).items():
                 self._measure(case, data, dict([stock]) | group, first)
@@ -74,9 +75,10 @@ def main() -> None:
     options = parser(__doc__, rounds=3)
     options.add_argument("--shape", choices=[*COLUMNS], action="append", help="default: all")
     options.add_argument("--minutes", type=float, default=5, help="nothing is started later")
+    options.add_argument("--variant", action="append", help="a part of the variants' names; default: all")
     chosen = gpu_options(options)
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would silently run uncompiled
-    bench = Bench(Setting(chosen.dry_run), chosen.rounds, chosen.minutes)
+    bench = Bench(Setting(chosen.dry_run), chosen.rounds, chosen.minutes, chosen.variant or [""])
     ceiling = ceilings(bench.rounds, bench.setting)
     bench.keep(ceiling)
     print(summary(ceiling))

@@ -7,6 +7,7 @@ import torch
 from composer.core import State, Time, TimeUnit
 from torch import Tensor
 
+COMMON = ("cpu", "cuda")  # have autocast; before torch 2.12 a graph ends where one asks
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -16,7 +17,9 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     It casts no float64, and nothing on a device without autocast, such as meta.
     """
     device = x.device.type
-    if x.dtype == torch.float64 or not x.is_floating_point() or not torch.amp.is_autocast_available(device):
+    if x.dtype == torch.float64 or not x.is_floating_point():
+        return None
+    if device not in COMMON and not torch.amp.is_autocast_available(device):
         return None
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
@@ -24,6 +27,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def uncompiled(function: F) -> F:
     """Keep `function` out of compiled graphs: `torch.compiler.disable`, with the type of `function`."""
     return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
+def constant(size: int) -> int:
+    """`size`; a graph in which it was a variable holds for this size alone."""
+    return len((None,) * size)
 
 
 def progress(state: State) -> float:

@@ -12,9 +12,22 @@ from cadenza.attention.documents import Documents
 
 def copies(tokens: Tensor, documents: Documents) -> Tensor:
     """The anchor of each document: (total, ...) -> (documents, ...)."""
-    places, number = documents.once("anchors", lambda: _distinct(documents))
+    places, number = _places(documents)
     wide = torch.promote_types(tokens.dtype, torch.float32)
     return tokens.index_select(0, places).to(wide).index_select(0, number).to(tokens.dtype)
+
+
+def read(documents: Documents) -> None:
+    """Make what `behind_anchors` reads."""
+    _places(documents), _keys(documents)
+
+
+def _keys(documents: Documents) -> Tensor:
+    return documents.once("anchored_keys", lambda: documents.anchored_keys)
+
+
+def _places(documents: Documents) -> tuple[Tensor, Tensor]:
+    return documents.once("anchors", lambda: _distinct(documents))
 
 
 def _distinct(documents: Documents) -> tuple[Tensor, Tensor]:
@@ -27,4 +40,4 @@ def _distinct(documents: Documents) -> tuple[Tensor, Tensor]:
 
 def behind_anchors(tokens: Tensor, documents: Documents) -> Tensor:
     """(total, ...) -> (total + copies, ...), the rows that `Documents.anchored_cu_seqlens` counts."""
-    return torch.cat([tokens, copies(tokens, documents)]).index_select(0, documents.anchored_keys)
+    return torch.cat([tokens, copies(tokens, documents)]).index_select(0, _keys(documents))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cadenza.attention.call import AttentionCall, visible
+from cadenza.attention.kernels.flash import slopes
 
 BLOCK = 128
 # Below 128 tokens torch takes a kernel for decoding, which doesn't compile for some groups of heads.
@@ -21,12 +22,10 @@ def flex(
 
     Shapes as in `cadenza.attention.kernels.sdpa.stock`.
     """
-    documents = call.documents
-    name = "block_mask", call.causal, call.window
-    block_mask = documents.once(name, lambda: _block_mask(call))
-    output: Any = _flex_attention(query.is_cuda)(
+    block_mask, slopes_of_heads = read(call, query.shape[2])
+    output: Any = _flex_attention(query.device)(
         *(x.transpose(1, 2) for x in (query, key, value)),
-        score_mod=_score_mod(call, query),
+        score_mod=_score_mod(slopes_of_heads),
         block_mask=block_mask,
         scale=call.scaling,
         enable_gqa=query.shape[2] != key.shape[2],
@@ -40,13 +39,26 @@ def fa4(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tenso
     return flex(call, query, key, value, {"BACKEND": "FLASH"})
 
 
+def read(call: AttentionCall, heads: int) -> tuple[Any, Tensor | None]:
+    """The `BlockMask` and the slopes of ALiBi, which depend on the batch."""
+    key = "block_mask", call.causal, call.window
+    return call.documents.once(key, lambda: _block_mask(call)), slopes(call, heads)
+
+
+def _flex_attention(device: torch.device) -> Callable:
+    """FlexAttention, compiled on CUDA; in a compiled layer it becomes a part of its graph."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return _compiled() if device.type == "cuda" and not torch.compiler.is_compiling() else flex_attention
+
+
 @cache
-def _flex_attention(compiled: bool) -> Callable:
+def _compiled() -> Callable:
     from torch.nn.attention.flex_attention import flex_attention
 
     # `dynamic`: the number of tokens differs from batch to batch. `fullgraph`: after too many compilations
     # torch would silently run it uncompiled, which materializes the scores.
-    return torch.compile(flex_attention, dynamic=True, fullgraph=True) if compiled else flex_attention
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 def _block_mask(call: AttentionCall) -> Any:
@@ -108,13 +120,11 @@ def live_blocks(call: AttentionCall) -> Tensor:
     return live
 
 
-def _score_mod(call: AttentionCall, query: Tensor) -> Callable | None:
-    if call.bias is None:
+def _score_mod(slopes_of_heads: Tensor | None) -> Callable | None:
+    if slopes_of_heads is None:
         return None
-    key = "slopes", call.bias, query.shape[2]
-    slopes = call.documents.once(key, lambda: call.bias.slopes(query.shape[2], query.device).float())
 
     def alibi(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return score - slopes[head] * (q - k).abs()
+        return score - slopes_of_heads[head] * (q - k).abs()
 
     return alibi

@@ -1,8 +1,10 @@
 """Attention by document with the model's own kernel, one call for each run of equally long documents."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from cadenza.attention.call import AttentionCall, additive_mask
 from cadenza.attention.kernels.anchors import copies
 from cadenza.surgery.retype import stock_class
 
+MANY = 8  # calls of an attention, beyond which the host is slower than a GPU
 SHAPELESS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -34,8 +37,19 @@ def stock(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Ten
     Returns:
         (1, total, heads, head_dim).
     """
+    if query.is_cuda and len(call.documents.runs) > MANY and call.module.attention_plan.kernel is None:
+        _warn_of_many_calls()
     with _without_plans(query):
         return _by_runs(call, query, key, value)
+
+
+@cache
+def _warn_of_many_calls() -> None:
+    warnings.warn(
+        f"a batch has documents of more than {MANY} lengths, and each layer calls the model's own attention "
+        "once for each length, which is slow on a GPU: flash_attention computes all of them at once",
+        stacklevel=2,
+    )
 
 
 def _without_plans(query: Tensor) -> AbstractContextManager:

@@ -2,10 +2,10 @@
 
 import importlib.util
 import logging
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.kernels import flash, flex, sdpa, varlen
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.runtime import constant, uncompiled
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ class Kernel:
 
     Args:
         run: computes attention by document; shapes as in `cadenza.attention.kernels.sdpa.stock`.
+        read: makes what `run` reads of a call's documents, for a number of heads.
         dtypes: the dtypes of query, key and value, by device.
         head_dims: the head sizes on CUDA; on a CPU any size works.
         alibi, window, causal, dropout, anchor, softcap, sinks: whether it supports them.
@@ -31,6 +33,7 @@ class Kernel:
     """
 
     run: Callable[..., Tensor]
+    read: Callable[[AttentionCall, int], object]
     dtypes: Mapping[str, tuple[str, ...]]
     head_dims: range = range(1, 257)
     alibi: bool = True
@@ -59,23 +62,31 @@ HALF = ("bfloat16", "float16")
 CPU = (*ALL, "float64")
 
 KERNELS: dict[str, Kernel] = {
-    "flash": Kernel(flash.flash, {"cuda": HALF}, dropout=True, module="flash_attn"),
-    "varlen": Kernel(varlen.varlen, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
-    "flex": Kernel(flex.flex, {"cuda": ALL}, range(16, 257)),  # the smallest matrix in Triton is 16 wide
-    "fa4": Kernel(flex.fa4, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)),
+    "flash": Kernel(flash.flash, flash.read, {"cuda": HALF}, dropout=True, module="flash_attn"),
+    "varlen": Kernel(varlen.varlen, flash.read, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
+    "flex": Kernel(
+        flex.flex, flex.read, {"cuda": ALL}, range(16, 257)
+    ),  # the smallest matrix in Triton is 16 wide
+    "fa4": Kernel(
+        flex.fa4, flex.read, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)
+    ),
     "sdpa": Kernel(  # with a limit of the scores or sinks, the model's own kernel is `eager`
-        sdpa.stock, {"cpu": CPU, "cuda": CPU}, range(1, 2**16), dropout=True, softcap=True, sinks=True
+        uncompiled(sdpa.stock),  # its calls depend on the documents' lengths
+        lambda call, heads: None,
+        {"cpu": CPU, "cuda": CPU},
+        range(1, 2**16),
+        dropout=True,
+        softcap=True,
+        sinks=True,
     ),
 }
 """In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental."""
 
 FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks")
-MANY = 8  # calls of an attention, beyond which the host is slower than a GPU
 AUTO = ("flash", "varlen", "flex", "sdpa")
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """The features that one call of attention needs."""
 
     device: str
@@ -94,12 +105,12 @@ class Needs:
         return cls(
             device=query.device.type,
             dtype=str(query.dtype).removeprefix("torch."),
-            head_dim=query.shape[-1],
+            head_dim=constant(query.shape[-1]),
             **features(call),
         )
 
     def __str__(self) -> str:
-        asked = [f.name for f in fields(self) if getattr(self, f.name) is True]
+        asked = [name for name, value in zip(self._fields, self, strict=True) if value is True]
         return ", ".join([self.device, self.dtype, f"head_dim {self.head_dim}", *asked])
 
 
@@ -109,8 +120,8 @@ def features(call: AttentionCall) -> dict[str, bool]:
         "alibi": call.bias is not None,
         "window": call.window is not None,
         "causal": call.causal,
-        "dropout": call.dropout > 0,
-        "anchor": bool(call.documents.anchors),
+        "dropout": True if call.dropout > 0 else False,  # noqa: SIM210  so a graph holds for one of them
+        "anchor": call.documents.anchored,
         "softcap": "softcap" in call.own,
         "sinks": "s_aux" in call.own,
     }
@@ -136,7 +147,7 @@ def lacks_feature(name: str, needs: Needs) -> str | None:
 
 
 @cache
-def choose(name: str, needs: Needs) -> Callable[..., Tensor]:
+def choose(name: str, needs: Needs) -> str:
     """The kernel `name`; for `auto`, the first of `AUTO` that meets `needs`.
 
     Raises:
@@ -150,33 +161,31 @@ def choose(name: str, needs: Needs) -> Callable[..., Tensor]:
         others = f"use {' or '.join(able)}" if able else "no kernel can"
         raise SurgeryError(f"flash_attention kernel {name!r} can't do {needs}: {others} ({summary})")
     log.info("attention (%s) runs on the %s kernel", needs, chosen)
-    return KERNELS[chosen].run
+    return chosen
 
 
 def run(name: str | None, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention by document with the kernel `name`; None: the model's own. Shapes as in `sdpa.stock`."""
-    kernel = _own(call, query) if name is None else choose(name, Needs.of(call, query))
-    return kernel(call, query, key, value)
+    return KERNELS[chosen(name, call, Needs.of(call, query))].run(call, query, key, value)
 
 
-def _own(call: AttentionCall, query: Tensor) -> Callable[..., Tensor]:
-    """The model's own kernel, or, where lengths differ, SDPA's flash kernel for all of them at once."""
-    if len(call.documents.runs) == 1 or not query.is_cuda:
-        return sdpa.stock
-    if call.stock == "sdpa" and lacks("varlen", Needs.of(call, query)) is None:
-        return varlen.varlen
-    if len(call.documents.runs) > MANY:
-        _warn_of_many_calls()
-    return sdpa.stock
+def chosen(name: str | None, call: AttentionCall, needs: Needs) -> str:
+    """The kernel that computes a call; of the model's own kernels (None) the one for its lengths."""
+    if name is not None:
+        return _choice(name, *needs)
+    return _own(call.stock, call.documents.alike, *needs)
 
 
-@cache
-def _warn_of_many_calls() -> None:
-    warnings.warn(
-        f"a batch has documents of more than {MANY} lengths, and each layer calls the model's own attention "
-        "once for each length, which is slow on a GPU: flash_attention computes all of them at once",
-        stacklevel=2,
-    )
+@torch.compiler.assume_constant_result  # a graph contains the one kernel
+def _choice(name: str, *needs: Any) -> str:
+    return choose(name, Needs(*needs))
+
+
+@torch.compiler.assume_constant_result
+def _own(stock: str, alike: bool, *needs: Any) -> str:
+    """`sdpa`, or, where lengths differ, SDPA's flash kernel for all of them at once."""
+    varlen_can = stock == "sdpa" and lacks("varlen", Needs(*needs)) is None
+    return "varlen" if varlen_can and not alike else "sdpa"
 
 
 def table() -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.kernels.anchors import behind_anchors
-from cadenza.attention.kernels.flash import arguments
+from cadenza.attention.kernels.flash import read
 
 
 def operator() -> Any:
@@ -21,9 +21,9 @@ def operator() -> Any:
 def varlen(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Torch's flash attention on documents back to back; shapes as in `sdpa.stock`."""
     query, key, value = (x.squeeze(0) for x in (query, key, value))  # (total, heads, head_dim)
-    if call.documents.anchors:
+    if call.documents.anchored:
         key, value = (behind_anchors(x, call.documents) for x in (key, value))
-    named = arguments(call)
+    named, _ = read(call, query.shape[1])
     left, right = named["window_size"]
     output, *_ = operator()(
         *(query, key, value),

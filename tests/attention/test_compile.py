@@ -1,5 +1,6 @@
 """torch.compile of operated layers, and of FlexAttention: equal numbers, and no graph for each new batch."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,12 +10,14 @@ from families import batch, build
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.attention import flex_attention
 
-from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
+from cadenza.algorithms import apply_flash_attention, apply_quantization_aware_training, set_activation_bounds
 from cadenza.algorithms.alibi import AlibiBias
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
 from cadenza.attention.kernels import flex
+from cadenza.attention.kernels.table import KERNELS, choose
 from cadenza.recipe.parallelism import is_layer
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -88,9 +91,46 @@ def flex_graphs(fresh_graphs, monkeypatch):
     """FlexAttention as it's compiled on CUDA, but for the backend, which counts."""
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    compiled = flex._flex_attention.__wrapped__(True)
+    compiled = flex._compiled.__wrapped__()
     monkeypatch.setattr(flex, "_flex_attention", lambda _: compiled)
     return counter
+
+
+@pytest.fixture
+def flex_on_cpu(monkeypatch):
+    """FlexAttention in layers on a CPU, which torch refuses in training."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    monkeypatch.setitem(KERNELS, "flex", replace(KERNELS["flex"], dtypes={"cpu": ("float32",)}))
+    choose.cache_clear()
+    yield
+    choose.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("bert", MOSAIC),
+        ("bert", ["unpadding", "sliding_window"]),
+        ("modernbert", ["unpadding"]),
+        ("llama", []),
+    ],
+)
+def test_a_layer_is_one_graph_with_its_attention(family, names, flex_on_cpu, fresh_graphs):
+    ours, plain = (build(family, **(STILL if family == "bert" else {})).train() for _ in range(2))
+    for name in names:
+        CASES[name].apply(ours)
+        CASES[name].apply(plain)
+    apply_flash_attention(ours, "flex", prove=False)
+    for layer in filter(is_layer, ours.modules()):
+        layer.compile(dynamic=True, backend="aot_eager", fullgraph=True)
+    for rows, length in ((6, 25), (3, 17), (9, 30)):
+        inputs = batch(family, rows=rows, length=length)
+        ours.zero_grad()
+        plain.zero_grad()
+        assert (step(ours, inputs) - step(plain, inputs)).abs() < 1e-5
+        for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5)
 
 
 def flex_of(lengths, alibi, anchored):

@@ -1,7 +1,9 @@
 """The table of kernels: what it says, what a call asks of it, and which one is chosen."""
 
 import importlib.util
+import inspect
 import types
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
 from cadenza.attention.kernels import flash, flex, sdpa, varlen
 from cadenza.attention.kernels import table as kernels
-from cadenza.attention.kernels.table import KERNELS, Kernel, Needs, choose, lacks, table
+from cadenza.attention.kernels.table import KERNELS, Kernel, Needs, choose, chosen, features, lacks, table
 from cadenza.surgery import SurgeryError
 
 EVERY = "float32,bfloat16,float16,float64"
@@ -69,7 +71,7 @@ def test_what_computes_each():
     assert runs["flash"] is flash.flash
     assert runs["flex"] is flex.flex
     assert runs["fa4"] is flex.fa4
-    assert runs["sdpa"] is sdpa.stock
+    assert inspect.unwrap(runs["sdpa"]) is sdpa.stock
     assert runs["varlen"] is varlen.varlen
     assert {name: kernel.torch for name, kernel in KERNELS.items()} == {
         **dict.fromkeys(KERNELS, (2, 5)),
@@ -79,7 +81,7 @@ def test_what_computes_each():
 
 def test_what_must_be_installed(monkeypatch):
     def needs(**options):
-        return Kernel(sdpa.stock, {}, **options).missing()
+        return Kernel(sdpa.stock, print, {}, **options).missing()
 
     monkeypatch.setattr(torch, "__version__", "2.10.1+cpu")
     assert needs(torch=(2, 10)) is None
@@ -128,13 +130,13 @@ def test_what_is_missing_is_said(monkeypatch):
 
 
 def test_auto_takes_the_first_that_can(all_there):
-    chosen = choose.__wrapped__
-    assert chosen("auto", Needs("cuda", "bfloat16")) is flash.flash
-    assert chosen("auto", Needs("cuda", "float32")) is flex.flex
-    assert chosen("auto", Needs("cuda", "float32", dropout=True)) is sdpa.stock
-    assert chosen("auto", Needs("cpu", "bfloat16", anchor=True)) is sdpa.stock
-    assert chosen("fa4", Needs("cuda", "bfloat16")) is flex.fa4
-    assert chosen("varlen", Needs("cuda", "bfloat16", anchor=True)) is varlen.varlen
+    auto = choose.__wrapped__
+    assert auto("auto", Needs("cuda", "bfloat16")) == "flash"
+    assert auto("auto", Needs("cuda", "float32")) == "flex"
+    assert auto("auto", Needs("cuda", "float32", dropout=True)) == "sdpa"
+    assert auto("auto", Needs("cpu", "bfloat16", anchor=True)) == "sdpa"
+    assert auto("fa4", Needs("cuda", "bfloat16")) == "fa4"
+    assert auto("varlen", Needs("cuda", "bfloat16", anchor=True)) == "varlen"
 
 
 def test_auto_never_takes_what_has_to_be_asked_for(all_there, monkeypatch):
@@ -156,23 +158,28 @@ def test_others_are_named_with_their_reasons(all_there):
 def own_call(lengths, device, stock="sdpa", bias=None):
     call = AttentionCall(None, bias, Documents(lengths, CPU), False, None, 0.0, None)
     object.__setattr__(call, "module", types.SimpleNamespace(attention_plan=AttentionPlan(stock)))
-    where = {"device": types.SimpleNamespace(type=device), "is_cuda": device == "cuda"}
-    query = types.SimpleNamespace(**where, dtype=torch.bfloat16, shape=(1, 9, 4, 64))
-    return kernels._own(call, query)
+    return chosen(None, call, Needs(device, "bfloat16", **features(call)))
 
 
 def test_no_name_is_the_model_s_own_kernel(all_there):
-    assert own_call((3, 4), "cpu") is sdpa.stock
-    assert own_call((4, 4), "cuda") is sdpa.stock, "one call does"
-    assert own_call((3, 4), "cuda", "eager") is sdpa.stock
-    assert own_call((3, 4), "cuda", bias=AlibiBias()) is sdpa.stock
-    assert own_call((3, 4), "cuda") is varlen.varlen, "SDPA's own flash kernel"
+    assert own_call((3, 4), "cpu") == "sdpa"
+    assert own_call((4, 4), "cuda") == "sdpa", "one call does"
+    assert own_call((3, 4), "cuda", "eager") == "sdpa"
+    assert own_call((3, 4), "cuda", bias=AlibiBias()) == "sdpa"
+    assert own_call((3, 4), "cuda") == "varlen", "SDPA's own flash kernel"
 
 
-def test_many_calls_are_said(all_there):
-    kernels._warn_of_many_calls.cache_clear()
-    with pytest.warns(UserWarning, match="more than 8 lengths.*flash_attention computes all of them at once"):
-        own_call(tuple(n // 2 for n in range(2, 20)) * 2, "cuda", bias=AlibiBias())
+@pytest.mark.parametrize(("longest", "kernel"), [(20, None), (18, None), (20, "sdpa")])
+def test_many_calls_are_said(longest, kernel, monkeypatch):
+    said = []
+    monkeypatch.setattr(sdpa, "_warn_of_many_calls", lambda: said.append("often"))
+    monkeypatch.setattr(sdpa, "_by_runs", lambda *args: None)
+    monkeypatch.setattr(sdpa, "_without_plans", lambda query: nullcontext())
+    call = call_of(tuple(range(1, longest // 2)))
+    plan = types.SimpleNamespace(attention_plan=AttentionPlan("sdpa", kernel=kernel))
+    object.__setattr__(call, "module", plan)
+    sdpa.stock(call, types.SimpleNamespace(is_cuda=True), None, None)
+    assert said == (["often"] if longest == 20 and kernel is None else [])
 
 
 def test_auto_is_the_default():

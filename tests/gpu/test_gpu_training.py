@@ -14,10 +14,10 @@ from rotation import rotated
 from torch.utils.data import DataLoader
 from trainers import resumable_trainer
 
-from cadenza.algorithms import FlashAttention, apply_bf16_safe_rope, check_rope
+from cadenza.algorithms import FlashAttention, apply_bf16_safe_rope, apply_flash_attention, check_rope
 from cadenza.data.text.loader import count_tokens
 from cadenza.models import composer_model, export, load
-from cadenza.recipe.parallelism import mark_layers
+from cadenza.recipe.parallelism import is_layer, mark_layers
 from cadenza.surgery import SurgeryError, in_order
 
 WIDE = {"hidden_size": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # heads of 16
@@ -39,6 +39,34 @@ def test_a_training_step_equals_that_of_float64(device, names):
         torch.optim.SGD(model.parameters(), lr=1.0).step()
     assert (flat(plain) - before).norm() > 0.1
     assert off(flat(ours) - before, flat(plain) - before) < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["flex", "varlen"])
+def test_a_compiled_layer_is_one_graph_with_its_attention(kernel):
+    """In bfloat16, whose roundings differ: compiled code rounds less often."""
+    names = ["unpadding", "sparse_prediction", *(["alibi", "glu"] if kernel == "flex" else [])]
+    exact, plain, ours = (build("bert", **WIDE).train() for _ in range(3))
+    for model in (exact, plain, ours):
+        for name in names:
+            CASES[name].apply(model)
+    apply_flash_attention(plain.cuda(), kernel)
+    apply_flash_attention(ours.cuda(), kernel)
+    for layer in filter(is_layer, ours.modules()):
+        layer.compile(dynamic=True, fullgraph=True)
+    for rows, length in ((6, 25), (3, 17), (9, 90)):
+        inputs = batch("bert", rows=rows, length=length)
+        truth = gradient(exact.double(), inputs, "cpu")
+        rounded, fused = (off(gradient(model, inputs, "cuda"), truth) for model in (plain, ours))
+        assert fused < 1.5 * rounded
+
+
+def gradient(model, inputs, device):
+    model.zero_grad()
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+        loss = model(**{key: value.to(device) for key, value in inputs.items()}).loss
+    loss.backward()
+    return torch.cat([p.grad.cpu().double().flatten() for p in model.parameters() if p.grad is not None])
 
 
 def composers(device):

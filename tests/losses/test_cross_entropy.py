@@ -1,10 +1,23 @@
 """The cross-entropy of sparse prediction: each dtype, a loss scale, a count, several backwards."""
 
+from functools import cache, partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cadenza.losses import cross_entropy
 from cadenza.losses.cross_entropy import CHUNK, cross_entropy_
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["passes", "fused"])
+def fused(request, fresh_graphs, monkeypatch):
+    """Also as it is compiled on CUDA, but for the backend."""
+    if request.param:
+        compiled = cache(partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager"))
+        monkeypatch.setattr(cross_entropy, "_compiled", compiled)
+        monkeypatch.setattr(cross_entropy, "_fuses", lambda logits: True)
+        monkeypatch.setattr(cross_entropy, "FUSED_CHUNK", 100)
 
 
 def chunked(rows, vocabulary, dtype=torch.float64):
@@ -15,7 +28,7 @@ def chunked(rows, vocabulary, dtype=torch.float64):
 
 @pytest.mark.parametrize("rows", [1, 7, 50])
 @pytest.mark.parametrize("chunk", [1, 3 * 33, 2**18])
-def test_the_loss_and_its_gradient(rows, chunk, monkeypatch):
+def test_the_loss_and_its_gradient(rows, chunk, fused, monkeypatch):
     monkeypatch.setitem(CHUNK, "cpu", chunk)
     logits, labels = chunked(rows, 33)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
@@ -27,7 +40,7 @@ def test_the_loss_and_its_gradient(rows, chunk, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_lower_dtypes(dtype):
+def test_lower_dtypes(dtype, fused):
     """The loss is a float32 mean; the gradient, at most 1/rows, is rounded once to the logits' dtype."""
     logits, labels = chunked(50, 33, dtype)
     ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
@@ -40,7 +53,7 @@ def test_lower_dtypes(dtype):
     assert (ours.grad - theirs.grad).abs().max() < torch.finfo(dtype).eps / 50 + 1e-8
 
 
-def test_a_loss_scale_saves_gradients_that_float16_is_too_coarse_for():
+def test_a_loss_scale_saves_gradients_that_float16_is_too_coarse_for(fused):
     """Softmax over rows is 1.2e-8 here, below the smallest float16, until the scale multiplies it."""
     logits = torch.zeros(500, 50, dtype=torch.float16)
     logits[:, 0] = 12
@@ -128,3 +141,18 @@ def test_another_use_of_the_logits_is_noticed():
     first = logits.square().sum()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         (first + cross_entropy_(logits, labels)).backward()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_fused_kernels_on_a_gpu(dtype):
+    """Several numbers of rows share the compiled kernels."""
+    for rows in (3, 500, 129):
+        logits, labels = (x.cuda() for x in chunked(rows, 30522, dtype))
+        ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
+        loss = cross_entropy_(ours * 1.0, labels)
+        loss.backward()
+        expected = F.cross_entropy(theirs, labels)
+        expected.backward()
+        assert abs(loss - expected) < 1e-6 * expected
+        assert (ours.grad - theirs.grad).abs().max() < torch.finfo(dtype).eps / rows + 1e-8
