@@ -87,7 +87,7 @@ def _bars(axes, case: str, rows: Rows) -> None:
     axes.invert_yaxis()
     axes.set_title(case)
     axes.set_xlabel("1,000 real tokens/s")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
 
 
 def context(path: Path, target: Path) -> None:

@@ -19,7 +19,8 @@ def copies(tokens: Tensor, documents: Documents) -> Tensor:
 
 def read(documents: Documents) -> None:
     """Make what `behind_anchors` reads."""
-    _places(documents), _keys(documents)
+    _places(documents)
+    _keys(documents)
 
 
 def _keys(documents: Documents) -> Tensor:

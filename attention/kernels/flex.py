@@ -22,11 +22,11 @@ def flex(
 
     Shapes as in `cadenza.attention.kernels.sdpa.stock`.
     """
-    block_mask, slopes_of_heads = read(call, query.shape[2])
+    mask, slopes_of_heads = read(call, query.shape[2])
     output: Any = _flex_attention(query.device)(
         *(x.transpose(1, 2) for x in (query, key, value)),
         score_mod=_score_mod(slopes_of_heads),
-        block_mask=block_mask,
+        block_mask=mask,
         scale=call.scaling,
         enable_gqa=query.shape[2] != key.shape[2],
         kernel_options=dict(options),
@@ -42,7 +42,7 @@ def fa4(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tenso
 def read(call: AttentionCall, heads: int) -> tuple[Any, Tensor | None]:
     """The `BlockMask` and the slopes of ALiBi, which depend on the batch."""
     key = "block_mask", call.causal, call.window
-    return call.documents.once(key, lambda: _block_mask(call)), slopes(call, heads)
+    return call.documents.once(key, lambda: block_mask(call)), slopes(call, heads)
 
 
 def _flex_attention(device: torch.device) -> Callable:
@@ -61,7 +61,7 @@ def _compiled() -> Callable:
     return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
-def _block_mask(call: AttentionCall) -> Any:
+def block_mask(call: AttentionCall) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
     documents = call.documents
@@ -125,6 +125,7 @@ def _score_mod(slopes_of_heads: Tensor | None) -> Callable | None:
         return None
 
     def alibi(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return score - slopes_of_heads[head] * (q - k).abs()
+        # In float32, exact below 2^24 tokens: integers take twice the instructions, for each score.
+        return score - slopes_of_heads[head] * (q.to(torch.float32) - k.to(torch.float32)).abs()
 
     return alibi

@@ -9,7 +9,7 @@ from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
 from cadenza.attention.kernels import table
 from cadenza.attention.kernels.anchors import behind_anchors, copies
-from cadenza.attention.kernels.flex import _block_mask, live_blocks
+from cadenza.attention.kernels.flex import block_mask, live_blocks
 
 
 def on_cuda(name, dtype, tolerance):
@@ -55,7 +55,7 @@ def test_flex_sees_what_the_dense_mask_does():
     at = torch.arange(len(flat))
     seen = (rows[:, None] == rows) & ((flat[:, None] == flat) | (flat == 0)) & (at[:, None] >= at)
     call = AttentionCall.of(module(), documents, {})
-    block = _block_mask(call)
+    block = block_mask(call)
     ours = torch.stack([block.mask_mod(0, 0, at[q], at) for q in range(len(at))])
     assert torch.equal(ours, seen)
     padded = torch.nn.functional.pad(seen, (0, -len(at) % 128, 0, -len(at) % 128))
