@@ -62,6 +62,7 @@ def _compiled() -> Callable:
 
 
 def block_mask(call: AttentionCall) -> Any:
+    """The `BlockMask`: which blocks of keys a block of queries sees, and the mask within a block."""
     from torch.nn.attention.flex_attention import BlockMask
 
     documents = call.documents

@@ -1,17 +1,22 @@
 """Autocast on a CPU. Composer has none, and its Trainer refuses any precision but fp32 there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from composer.core import Callback, Precision, State
 from composer.loggers import Logger
 
+from cadenza.recipe.cpu.rows import RoundedRows
 from cadenza.surgery.retype import Mixin, Stage, mix
 
 
-def bfloat16() -> torch.autocast:
+@contextmanager
+def bfloat16() -> Iterator[None]:
     """The context of amp_bf16 on a CPU."""
-    return torch.autocast("cpu", torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), RoundedRows():
+        yield
 
 
 class Autocast(Mixin, of="amp_bf16 on a CPU", stage=Stage.QUANTIZE):

@@ -46,12 +46,11 @@ def choose(asked: str, resumed: str | Path | None = None) -> str:
 def speed() -> float:
     """How many times as fast as in float32 a CPU multiplies in bfloat16.
 
-    The median of alternated runs, in CPU time: other processes on the machine slow both down. Each round has
-    another number of rows, as unpadded batches have: the library prepares a bfloat16 product for each.
+    The median of alternated runs, in CPU time: other processes on the machine slow both down. All have one
+    number of rows, since a step rounds the rows of its products (`cadenza.recipe.cpu.rows`).
     """
     ratios = [
-        _seconds(_operands(rows, torch.float32)) / _seconds(_operands(rows, torch.bfloat16))
-        for rows in range(ROWS, ROWS + ROUNDS + 1)
+        _seconds(_operands(torch.float32)) / _seconds(_operands(torch.bfloat16)) for _ in range(ROUNDS + 1)
     ]
     return round(statistics.median(ratios[1:]), 2)  # the first round pays for set-up
 
@@ -79,8 +78,8 @@ def _saved(checkpoint: str | Path | None) -> str | None:
     return precision if precision in ON_CPU else None
 
 
-def _operands(rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return torch.ones(rows, COLUMNS, dtype=dtype), torch.ones(COLUMNS, COLUMNS, dtype=dtype)
+def _operands(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.ones(ROWS, COLUMNS, dtype=dtype), torch.ones(COLUMNS, COLUMNS, dtype=dtype)
 
 
 def _seconds(operands: tuple[Tensor, Tensor]) -> float:
