@@ -15,8 +15,8 @@ from composer.devices import DeviceCPU, DeviceGPU
 from harness import append, gpu_options, parser
 
 from cadenza.recipe import load
-from cadenza.recipe.run import task_of
-from cadenza.recipe.trainer import build_trainer, trainer_settings
+from cadenza.recipe.run import built_of, task_of
+from cadenza.recipe.trainer import trainer_settings
 
 RECIPES = Path(__file__).parent.parent / "yamls"
 PRECISIONS = ("amp_bf16", "fp32")
@@ -67,8 +67,7 @@ def curve(precision: str, chosen: argparse.Namespace, folder: str) -> list[float
     settings["callbacks"].append(losses)
     settings["device"] = DeviceCPU() if chosen.dry_run else DeviceGPU(allow_tf32=False)
     task = task_of(recipe)
-    model = task.model()
-    trainer = build_trainer(task, settings, model, *task.data(settings["algorithms"]))
+    trainer = built_of(task, settings).trainer
     trainer.fit()
     trainer.close()
     return losses.seen

@@ -10,17 +10,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from composer import Trainer
-from composer.core import Algorithm
+from composer.core import Algorithm, DataSpec
+from composer.models import ComposerModel
 from composer.utils import dist
 
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.compiling import compile_layers
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
@@ -45,7 +47,8 @@ def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Build everything and train nothing; the surgeries' reports, and parameter counts before and after."""
     algorithms = trainer_settings(recipe)["algorithms"]
     task = task_of(recipe)
-    precision.choose(recipe.train.precision)
+    task.checkpoint = checkpoints.to_load(recipe, algorithms)
+    precision.choose(recipe.train.precision, task.checkpoint)
     model = task.model()
     task.data(algorithms)
     before = parameter_count(model)
@@ -72,16 +75,13 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     if not torch.cuda.is_available():
         keep_freed_memory()
     task = task_of(recipe)
-    task.checkpoint = checkpoints.to_load(recipe, settings["algorithms"])
-    model = task.model()
-    stock = parameter_count(model)
-    data = task.data(settings["algorithms"])
-    trainer = build_trainer(task, settings, model, *data)
+    built = built_of(task, settings)
+    trainer = built.trainer
     _show_surgeries(trainer)
     task.check(trainer.state.model)
     trained = _fit(recipe, trainer)
-    results = task.results(trainer, data[1])
-    counts = {"stock": stock, "after_surgery": parameter_count(trainer.state.model)}
+    results = task.results(trainer, built.evaluation)
+    counts = {"stock": built.stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
         return None
@@ -89,7 +89,7 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     if not trained and not kept_recipe.is_of(task.checkpoint, recipe):
         show("no record: nothing was trained by this recipe")
         return None
-    task.keep(model, recipe.folder)
+    task.keep(built.model, recipe.folder)
     return ended.record_of(recipe, trained, {**_facts(recipe, trainer), "parameters": counts, **results})
 
 
@@ -98,14 +98,33 @@ def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     """Score what the recipe loads on its evaluation data; a line for the screen, and the record's `eval`."""
     settings = {**trainer_settings(recipe), "callbacks": []}  # no rows for a run's metrics
     task = task_of(recipe)
-    task.checkpoint = checkpoints.to_load(recipe, settings["algorithms"])
-    model = task.model()
-    data = task.data(settings["algorithms"])
-    trainer = build_trainer(task, settings, model, *data)
-    trainer.eval()
-    results = task.results(trainer, data[1])
-    trainer.close()
+    built = built_of(task, settings)
+    built.trainer.eval()
+    results = task.results(built.trainer, built.evaluation)
+    built.trainer.close()
     return task.summary(results).splitlines()[-1].removeprefix("eval: "), results["eval"]
+
+
+@dataclass
+class Built:
+    """What a run consists of; `stock` counts the parameters before surgery."""
+
+    model: ComposerModel
+    evaluation: DataSpec
+    trainer: Trainer
+    stock: int
+
+
+def built_of(task: Task, settings: dict[str, Any]) -> Built:
+    """Steps 2 to 4, with the Trainer's arguments `settings`."""
+    task.checkpoint = checkpoints.to_load(task.recipe, settings["algorithms"])
+    model = task.model()
+    stock = parameter_count(model)
+    train_data, evaluation = task.data(settings["algorithms"])
+    trainer = build_trainer(task, settings, model, train_data, evaluation)
+    if task.recipe.train.compile_layers:
+        compile_layers(trainer.state.model)
+    return Built(model, evaluation, trainer, stock)
 
 
 def _fit(recipe: Run, trainer: Trainer) -> bool:

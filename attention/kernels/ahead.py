@@ -30,15 +30,14 @@ def make_ahead(base: Any, documents: Documents) -> None:
         )
         own = vars(module.config) | vars(module)  # not getattr: configs may refuse what differs by layer
         heads, size = (next((own[n] for n in names if n in own), None) for names in (HEADS, HEAD_DIM))
-        if heads and size and (kernel := _kernel(call, size)) is not None:
+        if heads and size and (kernel := _kernel(call, size, base.dtype)) is not None:
             KERNELS[kernel].read(call, heads)
 
 
-def _kernel(call: AttentionCall, head_dim: int) -> str | None:
+def _kernel(call: AttentionCall, head_dim: int, weights: torch.dtype) -> str | None:
     """The kernel for a query of the usual dtype; None if there is none."""
-    weight = next(call.module.parameters())
-    like = torch.empty(0, device=call.documents.device, dtype=weight.dtype)
-    dtype = autocast_dtype(like) or weight.dtype
+    like = torch.empty(0, device=call.documents.device, dtype=weights)
+    dtype = autocast_dtype(like) or weights
     needs = Needs(like.device.type, str(dtype).removeprefix("torch."), head_dim, **features(call))
     try:
         return chosen(call.module.attention_plan.kernel, call, needs)

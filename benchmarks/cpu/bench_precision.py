@@ -17,8 +17,8 @@ from cadenza.recipe import load
 from cadenza.recipe.cpu.autocast import Autocast
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.cpu.precision import speed
-from cadenza.recipe.run import task_of
-from cadenza.recipe.trainer import build_trainer, trainer_settings
+from cadenza.recipe.run import built_of, task_of
+from cadenza.recipe.trainer import trainer_settings
 from cadenza.surgery.retype import mix, unmix
 
 YAMLS = Path(__file__).parents[2] / "yamls"
@@ -89,12 +89,10 @@ def run(pairs: list[str], folder: str, times: BatchTimes) -> dict[str, dict[str,
     settings = trainer_settings(recipe)
     settings["callbacks"].append(times)
     task = task_of(recipe)
-    model = task.model()
-    data = task.data(settings["algorithms"])
-    trainer = build_trainer(task, settings, model, *data)
-    trainer.fit()
-    found = task.results(trainer, data[1])
-    trainer.close()
+    built = built_of(task, settings)
+    built.trainer.fit()
+    found = task.results(built.trainer, built.evaluation)
+    built.trainer.close()
     return found
 
 

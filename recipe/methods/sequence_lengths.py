@@ -24,6 +24,8 @@ class SeqLengthWarmup(algorithms.SeqLengthWarmup):
         if event != Event.AFTER_DATALOADER:
             return super().apply(event, state, logger)
         draws, before = state.batch.pop("draw"), state.batch["input_ids"].shape[1]
+        if "document_ids" in state.batch and not self.truncate:
+            state.batch["document_ids"] = numbered(state.batch["document_ids"])
         try:
             super().apply(event, state, logger)
         except ZeroDivisionError as error:
@@ -35,6 +37,18 @@ class SeqLengthWarmup(algorithms.SeqLengthWarmup):
             raise RecipeError(f"{KEY}: train.max_duration must be in batches or epochs") from error
         state.batch["draw"] = _draws(draws, before, *state.batch["input_ids"].shape)
         return None
+
+
+def numbered(document_ids: Tensor) -> Tensor:
+    """`document_ids` (rows, length) whose numbers differ across rows, since a new row may hold parts of two.
+
+    Raises:
+        RecipeError: there are anchors, which would stand in other rows than their documents.
+    """
+    if bool((document_ids == 0).any()):
+        raise RecipeError(f"{KEY}.truncate: false cuts rows, and documents lose their anchors; leave it true")
+    row = torch.arange(len(document_ids), device=document_ids.device)[:, None]
+    return torch.where(document_ids > 0, document_ids + row * int(document_ids.max()), document_ids)
 
 
 def _draws(draws: Tensor, before: int, rows: int, length: int) -> Tensor:

@@ -221,8 +221,8 @@ def looked_at(tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoints, "latest", lambda folder: seen.append(("latest", folder)) or last)
         for name in ("refuse_foreign", "_check"):
             monkeypatch.setattr(checkpoints, name, lambda *args, name=name: seen.append((name, *args)))
-        task = SimpleNamespace(model=lambda: torch.nn.Linear(1, 1), data=lambda algorithms: (None, None))
-        monkeypatch.setattr(run, "task_of", lambda recipe: task)
+        parts = {"model": lambda: torch.nn.Linear(1, 1), "data": lambda algorithms: (None, None)}
+        monkeypatch.setattr(run, "task_of", lambda recipe: SimpleNamespace(recipe=recipe, **parts))
         monkeypatch.setattr(run, "build_trainer", no_trainer)
         with pytest.raises(NoTrainer):
             run.train(load([], [f"train.run_folder={tmp_path}", "name=mine", *pairs]))

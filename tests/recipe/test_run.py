@@ -17,7 +17,7 @@ from cadenza.algorithms import (
     convert,
     set_activation_bounds,
 )
-from cadenza.recipe import TrainingError, load, record, run, task
+from cadenza.recipe import RecipeError, TrainingError, load, record, run, task
 from cadenza.recipe.image_classification import ImageClassification
 from cadenza.recipe.language_modelling import LanguageModelling
 from cadenza.recipe.schema import ImageRecipe, Recipe
@@ -166,6 +166,19 @@ def test_a_dry_run_reads_the_data_and_operates(recipe, monkeypatch):
     assert asked.recipe is tiny
     assert [type(each).__name__ for each in algorithms] == ["VocabPadding", "ALiBi", "MaskingSchedule"]
     assert counts["after_surgery"] - counts["stock"] == (-len(asked.tokenizer) % 100) * 33 - 512 * 32
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["train.load_path={path}"], "nothing.pt"),
+        (["train.load_path=s3://bucket/a.pt"], "trust_load_path"),
+    ],
+)
+def test_a_dry_run_refuses_a_checkpoint_that_can_not_be_loaded(pairs, message, recipe, tmp_path):
+    pairs = [pair.format(path=tmp_path / "nothing.pt") for pair in pairs]
+    with pytest.raises((RecipeError, SurgeryError), match=message):
+        run.dry_run(recipe(*pairs))
 
 
 def test_the_record_is_written_whole_and_the_last_one_kept(tmp_path):

@@ -10,8 +10,8 @@ from families import batch, build
 from torch.utils.data import DataLoader
 
 from cadenza.models import composer_model
-from cadenza.recipe.run import task_of
-from cadenza.recipe.trainer import build_trainer, trainer_settings
+from cadenza.recipe.run import built_of, task_of
+from cadenza.recipe.trainer import trainer_settings
 
 BATCHES = 4
 
@@ -34,7 +34,7 @@ def trained(recipe, *callbacks):
         warnings.simplefilter("ignore")
         settings, task = trainer_settings(recipe), task_of(recipe)
         settings["callbacks"] += callbacks
-        trainer = build_trainer(task, settings, task.model(), *task.data())
+        trainer = built_of(task, settings).trainer
         trainer.fit()
     return trainer
 

@@ -7,6 +7,7 @@ from trainers import trained
 from cadenza.quantization.fake_quantized import FakeQuantized
 from cadenza.recipe import RecipeError, load
 from cadenza.recipe import trainer as trainers
+from cadenza.recipe.methods.sequence_lengths import numbered
 from cadenza.recipe.run import task_of
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,14 @@ def test_rows_grow_and_keep_the_draw_of_their_first_token(truncate, recipe):
     for ((rows, length), draws), ((_, before), stood) in zip(seen, whole, strict=True):
         expected = stood if truncate else [stood[row * length // before] for row in range(rows)]
         assert draws == expected
+
+
+def test_documents_of_two_rows_stay_two():
+    """Rows of 6 cut into rows of 4: the second one holds the end of one row and the start of the next."""
+    ids = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 2, 2, 2, -1, -1]])
+    assert numbered(ids).view(-1, 4).tolist() == [[1, 1, 1, 2], [2, 2, 3, 4], [4, 4, -1, -1]]
+    with pytest.raises(RecipeError, match=r"seq_length_warmup\.truncate: false cuts rows"):
+        numbered(torch.tensor([[0, 1, 1, 1]]))
 
 
 @pytest.mark.parametrize(

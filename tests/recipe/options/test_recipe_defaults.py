@@ -61,6 +61,7 @@ SECTIONS = {
         "autoresume": False,
         "progress_bar": True,
         "deterministic": False,
+        "compile_layers": False,
         "parallelism_config": {},
     },
     TokenizerConfig: {"name": "wordpiece", "vocab_size": 4000, "cache_dir": None},

@@ -128,8 +128,8 @@ CHANGES = {
 
 
 def test_no_option_is_missing_here():
-    """Those of the sections `model`, `tokenizer` and `data` have files of their own."""
-    elsewhere = {"model", "tokenizer", "data", "train"}
+    """Those of the sections `model`, `tokenizer` and `data` and compiled layers have files of their own."""
+    elsewhere = {"model", "tokenizer", "data", "train", "compile_layers"}
     assert set(CHANGES) == {f.name for cls in (Recipe, Train) for f in fields(cls)} - elsewhere
 
 
