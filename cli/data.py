@@ -1,0 +1,60 @@
+"""`cadenza data`: look at a recipe's training text before it is trained on.
+
+1. `cadenza.recipe.load` reads the recipe; its tokenizer is loaded, or trained as for a run.
+2. `facts` counts the training documents; of a stream the first ones.
+3. What was counted is printed, with examples as the model sees them, and the lengths are drawn.
+"""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cadenza.cli.errors import CommandError
+from cadenza.cli.packaged import file_of
+
+STREAMED = 10_000  # documents of a stream that are looked at, unless the user says how many
+EXAMPLES = 3
+
+
+def run(arguments: list[str]) -> int:
+    """Print and draw."""
+    parser = argparse.ArgumentParser(
+        prog="cadenza data", description="Print and draw what a recipe's training text holds."
+    )
+    help = "a recipe and overlays, files or packaged; key=value pairs"
+    parser.add_argument("recipe", nargs="+", help=help)
+    help = f"look at the first N documents (default: all; of a stream {STREAMED:,})"
+    parser.add_argument("--documents", type=int, metavar="N", help=help)
+    help = "the plot's file (default: data.png in the run's folder)"
+    parser.add_argument("-o", "--output", type=Path, help=help)
+    options = parser.parse_args(arguments)
+    if options.documents is not None and options.documents < 1:
+        raise CommandError(f"data: --documents is {options.documents}; it must be above zero")
+    from cadenza.recipe import load
+
+    pairs = [a for a in options.recipe if "=" in a]
+    recipe = load([file_of(a) for a in options.recipe if "=" not in a], pairs)
+    if not hasattr(recipe, "tokenizer"):
+        raise CommandError("data: the recipe is for images; this command looks at text")
+    look(recipe, options.documents, options.output or recipe.folder / "data.png")
+    return 0
+
+
+def look(recipe: Any, most: int | None, plot: Path) -> None:
+    """Count, print and draw the training text of `recipe`."""
+    from cadenza.data.survey import examples, facts, histogram, lines
+    from cadenza.data.text.sources import documents
+    from cadenza.recipe.run import task_of
+
+    cfg, causal = recipe.data, recipe.model.objective == "causal_lm"
+    tokenizer = task_of(recipe).tokenizer
+    found = documents(cfg, train=True, seed=recipe.seed)
+    limit = most if most is not None or isinstance(found, list) else STREAMED
+    counted = facts.facts(list(islice(iter(found), limit)), tokenizer, cfg, causal)
+    print("\n".join(lines.lines(counted, tokenizer, cfg, partly=limit is not None)))
+    batch = lines.batch(counted.texts, tokenizer, recipe, EXAMPLES)
+    for number, row in enumerate(examples.examples(batch, tokenizer, causal), 1):
+        print(f"example {number}: {row}")
+    histogram.draw(counted, f"{cfg.source}, for training", plot)
+    print(f"plot: {plot}")

@@ -1,0 +1,1 @@
+"""What a corpus holds, before it is trained on: counts, lengths, waste, unknown words, examples."""

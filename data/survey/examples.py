@@ -1,0 +1,29 @@
+"""Rows of a training batch as text."""
+
+from typing import Any
+
+from cadenza.data.text.masking import IGNORED
+
+TOKENS = 48  # of a row that are shown
+
+
+def examples(batch: dict[str, Any], tokenizer: Any, causal: bool) -> list[str]:
+    """Each row of a batch, as its tokens; of masked tokens `what the model sees<what it is to predict>`.
+
+    Args:
+        batch: `input_ids` (rows, length), `attention_mask` and `labels`, -100 for none.
+        causal: whether each token predicts the next one, so that labels show nothing of their own.
+    """
+    rows = zip(*(batch[name].tolist() for name in ("input_ids", "attention_mask", "labels")), strict=True)
+    return [_row(*row, tokenizer, causal) for row in rows]
+
+
+def _row(ids: list[int], mask: list[int], labels: list[int], tokenizer: Any, causal: bool) -> str:
+    length = sum(mask)
+    seen, wanted = (tokenizer.convert_ids_to_tokens(x[:TOKENS]) for x in (ids, [max(n, 0) for n in labels]))
+    shown = [
+        token if causal or label == IGNORED else f"{token}<{right}>"
+        for token, label, right in zip(seen, labels, wanted, strict=False)
+    ]
+    more = f" ... {length - TOKENS} more" if length > TOKENS else ""
+    return " ".join(shown[:length]) + more

@@ -1,0 +1,66 @@
+"""What `cadenza data` prints."""
+
+from typing import Any
+
+import numpy as np
+
+from cadenza.data.survey.facts import Facts
+from cadenza.data.survey.unknown import unknown_words
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.masking import Batch, MaskedLMCollator
+from cadenza.data.text.sequences import TokenizedDocuments
+from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments
+
+
+def lines(facts: Facts, tokenizer: Any, cfg: TextConfig, partly: bool) -> list[str]:
+    """The counts, a line for each subject."""
+    return [_documents(facts, cfg, partly), _tokens(facts), _rows(facts, cfg), _unknown(facts, tokenizer)]
+
+
+def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
+    """The first `count` rows of the training text as a batch of training."""
+    cfg = recipe.data
+    if recipe.model.objective == "causal_lm":
+        rows, collator = WindowedDocuments(texts, tokenizer, cfg, recipe.seed), None
+    else:
+        rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
+        collator = MaskedLMCollator(tokenizer, cfg.mlm_probability, cfg.max_seq_len, recipe.seed)
+    chosen = [rows[draw] for draw in range(min(count, len(rows)))]
+    if collator is None:
+        return CausalLMCollator(tokenizer, cfg.boundary_loss)(chosen)
+    return collator.mask(collator(chosen))
+
+
+def _documents(facts: Facts, cfg: TextConfig, partly: bool) -> str:
+    count = len(facts.texts)
+    part = f"the first {count:,} documents" if partly else f"{count:,} documents"
+    empty = f", {facts.empty:,} of them without a token" if facts.empty else ""
+    repeated = (
+        f"; {facts.repeated:,} ({facts.repeated / count:.1%}) repeat an earlier one" if facts.repeated else ""
+    )
+    return f"{cfg.source}, for training: {part}{empty}{repeated}"
+
+
+def _tokens(facts: Facts) -> str:
+    half, most, longest = np.quantile(facts.lengths, (0.5, 0.9, 1.0)).round().astype(int)
+    spread = f"median {half:,}, 90 % up to {most:,}, longest {longest:,}"
+    return f"tokens: {facts.lengths.sum():,}; of a document {facts.lengths.mean():,.0f} ({spread})"
+
+
+def _rows(facts: Facts, cfg: TextConfig) -> str:
+    said = f"rows of {facts.capacity} tokens: {len(facts.rows):,}"
+    if facts.packed is None:
+        return f"{said}, filled with one document after another"
+    said += (
+        f", {facts.padding:.1%} of them padding; packed {facts.packed:,}, {facts.packed_padding:.1%} padding"
+    )
+    share = facts.cut / max(int(facts.lengths.sum()), 1)
+    return f"{said}; {share:.1%} of the tokens are cut off ({cfg.long_documents})"
+
+
+def _unknown(facts: Facts, tokenizer: Any) -> str:
+    if tokenizer.unk_token_id is None or not facts.unknown:
+        return "unknown to the tokenizer: nothing"
+    words = ", ".join(f"{word!r} {count:,}" for word, count in unknown_words(facts.texts, tokenizer))
+    share = facts.unknown / max(int(facts.lengths.sum()), 1)
+    return f"unknown to the tokenizer: {share:.2%} of the tokens" + (f", most often {words}" if words else "")
