@@ -24,7 +24,8 @@ def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
         rows, collator = WindowedDocuments(texts, tokenizer, cfg, recipe.seed), None
     else:
         rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
-        collator = MaskedLMCollator(tokenizer, cfg.mlm_probability, cfg.max_seq_len, recipe.seed)
+        words = cfg.masking == "whole_word"
+        collator = MaskedLMCollator(tokenizer, cfg.mlm_probability, cfg.max_seq_len, recipe.seed, words)
     chosen = [rows[draw] for draw in range(min(count, len(rows)))]
     if collator is None:
         return CausalLMCollator(tokenizer, cfg.boundary_loss)(chosen)

@@ -52,6 +52,13 @@ class TextConfig:
     eval_mlm_probability: float = option(
         0.15, "The share of masked tokens in evaluation.", SHARE, only=MASKED
     )
+    masking: str = option(
+        "token",
+        "`token` masks each token by itself, `whole_word` all tokens of a word or none, in training and in "
+        "evaluation.",
+        Choice("token", "whole_word"),
+        only=MASKED,
+    )
     eval_fraction: float = option(0.05, "The share of a finite source's documents for evaluation.", SHARE)
     eval_documents: int | None = option(
         None, "The largest number of documents for evaluation; null: all.", COUNT

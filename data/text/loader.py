@@ -29,7 +29,8 @@ def build_dataspec(
         DataError: no such source, or fewer sequences than one batch of all devices.
     """
     ratio = cfg.mlm_probability if train else cfg.eval_mlm_probability
-    collator = MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed)
+    words = cfg.masking == "whole_word"
+    collator = MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed, words)
     texts = documents(cfg, train, seed)
     options = tokenizer, cfg.max_seq_len, cfg.long_documents == "split"
     if isinstance(texts, list):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cadenza.data.draws import uniform
 from cadenza.data.errors import DataError
+from cadenza.data.text.words import WordStarts, of_words
 
 Batch = dict[str, Tensor]
 IGNORED = -100  # the label of a token that isn't predicted
@@ -25,9 +26,13 @@ class MaskedLMCollator:
         mlm_probability: the share of tokens to predict, in (0, 1).
         max_seq_len: no batch is padded beyond it.
         seed: the key of the hash.
+        words: whether all tokens of a word are predicted or none, each corrupted on its own (the second
+            release of BERT).
     """
 
-    def __init__(self, tokenizer: Any, mlm_probability: float, max_seq_len: int, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Any, mlm_probability: float, max_seq_len: int, seed: int, words: bool = False
+    ) -> None:
         self.pad, self.mask_token = tokenizer.pad_token_id, tokenizer.mask_token_id
         # Ids may have gaps: only those of the vocabulary stand for words.
         self.special = torch.tensor(sorted(tokenizer.all_special_ids))
@@ -36,6 +41,7 @@ class MaskedLMCollator:
         )
         self.max_seq_len, self.seed = max_seq_len, seed
         self.mlm_probability = mlm_probability
+        self.starts = WordStarts(tokenizer) if words else None
 
     @property
     def mlm_probability(self) -> float:
@@ -67,15 +73,18 @@ class MaskedLMCollator:
     def mask(self, batch: Batch) -> Batch:
         """The batch with corrupted `input_ids` and with `labels`.
 
-        A batch in which no token was selected gets one label: the mean loss over no label would be NaN.
+        A batch in which no token was selected gets a label, or those of a word, since the mean loss over no
+        label would be NaN.
         """
         ids, draw = batch["input_ids"], batch["draw"]
         # Each (batch, length).
         select, corrupt, replace = (self._uniform(draw, ids.shape[1], stream) for stream in range(3))
         eligible = self.eligible(batch)
+        if self.starts is not None:
+            select = of_words(select, self.starts(ids, eligible))
         selected = eligible & (select < self.mlm_probability)
         if eligible.any() and not selected.any():
-            selected.view(-1)[select.masked_fill(~eligible, 1.0).argmin()] = True
+            selected = eligible & (select <= select[eligible].min())
         words = self.words[(replace * len(self.words)).long()]
         corrupted = torch.where(corrupt < 0.8, self.mask_token, torch.where(corrupt < 0.9, words, ids))
         kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}

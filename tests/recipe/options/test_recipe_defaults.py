@@ -76,6 +76,7 @@ SECTIONS = {
         "long_documents": "truncate",
         "mlm_probability": 0.3,
         "eval_mlm_probability": 0.15,
+        "masking": "token",
         "eval_fraction": 0.05,
         "eval_documents": None,
         "domain_tag": None,

@@ -203,5 +203,5 @@ def test_an_option_of_shards(option, monkeypatch):
 
 
 def test_no_option_of_data_is_missing_here():
-    tables = {*DATA, *CAUSAL, "boundary_loss", *HUB, *SHARDS}
+    tables = {*DATA, *CAUSAL, "boundary_loss", *HUB, *SHARDS, "masking"}  # tests/data/text/test_words.py
     assert tables == {f.name for f in fields(TextConfig)}
