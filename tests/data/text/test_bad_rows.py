@@ -22,20 +22,16 @@ def row(text):
 
 
 def test_the_count_and_the_first_one_are_printed_once_a_pass_over_all_files(tmp_path, capsys):
-    files = [
-        written(tmp_path / "a.jsonl", [row("a"), *BAD]),
-        written(tmp_path / "b.jsonl", ["{", row("b"), row("c")]),
-    ]
+    one = written(tmp_path / "a.jsonl", [row("a"), *BAD])
+    files = [one, written(tmp_path / "b.jsonl", ["{", row("b"), row("c")])]
     cfg = TextConfig(source=files, eval_source=files[0], on_bad_row="skip")
     assert documents(cfg, train=True) == ["a", "b", "c"]
     first = f"data.text_field: {files[0]} line 2 has no 'text'; it has body"
     said = f"data.source: {files[0]}, {files[1]}: 5 of 8 rows are bad and left out; the first: {first}\n"
     assert capsys.readouterr().out == said
     assert documents(cfg, train=False) == ["a"]
-    assert (
-        capsys.readouterr().out
-        == f"data.eval_source: {files[0]}: 4 of 5 rows are bad and left out; the first: {first}\n"
-    )
+    said = f"data.eval_source: {one}: 4 of 5 rows are bad and left out; the first: {first}\n"
+    assert capsys.readouterr().out == said
 
 
 def test_nothing_is_printed_of_good_rows_and_nothing_skipped_by_default(tmp_path, capsys):

@@ -60,7 +60,7 @@ def test_odd_names_are_fields_that_are_missing(field):
     ],
 )
 def test_a_name_that_stands_twice_on_the_way_is_refused(tmp_path, line):
-    with pytest.raises(DataError, match="line 1 has '(meta|body)' more than once"):
+    with pytest.raises(DataError, match=r"line 1 has '(meta|body)' more than once"):
         read(tmp_path / "a.jsonl", line.encode(), text_field="meta.body")
     more = json.dumps({"meta": {"body": "a"}})[:-1] + ', "x": 1, "x": 2}'
     assert read(tmp_path / "a.jsonl", more.encode(), text_field="meta.body") == ["a"]
