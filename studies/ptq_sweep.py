@@ -51,7 +51,7 @@ class Sweep:
     top_k: list[int] = option([50, 200], "The words to sample from.", COUNT)
     max_new_tokens: list[int] = option([50], "The length of a generated text.", COUNT)
     text: str = option(
-        "python_docs", "`python_docs`, a path or a glob, like a recipe's `data.source`.", Text()
+        "python_docs", "`python_docs`, a file, a folder or a glob, like a recipe's `data.source`.", Text()
     )
     windows: int = option(16, "The number of pieces of text.", COUNT)
     window: int = option(512, "The tokens of a piece.", COUNT)

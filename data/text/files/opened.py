@@ -30,6 +30,9 @@ def named(path: str, key: str, place: Any) -> Iterator[None]:
         compression = compression_of(path)
         if isinstance(error, OSError) and (error.errno is not None or not compression):
             raise DataError(f"{key}: {path} can't be read ({one_line(error)})") from error
+        if "too much memory" in str(error):
+            window = "has a window above 128 MB; compress it anew, without --long"
+            raise DataError(f"{key}: {path} {window} ({one_line(error)})") from error
         problem = f"is cut short or no {compression} file after {place.last}"
         raise DataError(f"{key}: {path} {problem} ({one_line(error)}); fetch it again") from error
 

@@ -91,6 +91,13 @@ def test_what_zstd_writes(tmp_path, option):
     assert len(read(tmp_path / "a.jsonl.zst")) == 3000
 
 
+@pytest.mark.skipif(not shutil.which("zstd"), reason="needs the program zstd")
+def test_a_window_that_is_too_large_is_named(tmp_path):
+    content = subprocess.run(["zstd", "-q", "--long=28"], input=LONG, capture_output=True, check=True).stdout
+    with pytest.raises(DataError, match=r"a.jsonl.zst has a window above 128 MB; compress it anew, without"):
+        read(tmp_path / "a.jsonl.zst", content)
+
+
 def test_a_disk_error_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
     def fail(path, encoding, where, newline):
         raise OSError(5, "Input/output error")
