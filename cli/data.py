@@ -56,5 +56,5 @@ def look(recipe: Any, most: int | None, plot: Path) -> None:
     batch = lines.batch(counted.texts, tokenizer, recipe, EXAMPLES)
     for number, row in enumerate(examples.examples(batch, tokenizer, causal), 1):
         print(f"example {number}: {row}")
-    histogram.draw(counted, f"{cfg.source}, for training", plot)
+    histogram.draw(counted, lines.title(cfg), plot)
     print(f"plot: {plot}")

@@ -8,7 +8,12 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         # torch raises an error of a loading process anew, with the whole traceback as its message.
-        super().__init__(message.rpartition(f"{type(self).__module__}.DataError: ")[2].rstrip("\n"))
+        name = f"{type(self).__module__}.{type(self).__name__}: "
+        super().__init__(message.rpartition(name)[2].rstrip("\n"))
+
+
+class BadRow(DataError):
+    """A row without a text to use, in a source that can be read; `data.on_bad_row: skip` leaves it out."""
 
 
 def one_line(error: Exception, length: int = 200) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cadenza.algorithms import apply_post_training_quantization
+from cadenza.data.text.config import TextConfig
 from cadenza.data.text.sources import finite
 from cadenza.options import Choice, Range, Text, check, option
 from cadenza.quantization.formats import FORMATS, require_library
@@ -50,7 +51,7 @@ class Sweep:
     top_k: list[int] = option([50, 200], "The words to sample from.", COUNT)
     max_new_tokens: list[int] = option([50], "The length of a generated text.", COUNT)
     text: str = option(
-        "python_docs", "`python_docs`, a path or a glob, like a recipe's `data.source`.", Text()
+        "python_docs", "`python_docs`, a file, a folder or a glob, like a recipe's `data.source`.", Text()
     )
     windows: int = option(16, "The number of pieces of text.", COUNT)
     window: int = option(512, "The tokens of a piece.", COUNT)
@@ -150,7 +151,7 @@ def _windows(cfg: Sweep, name: str) -> Tensor:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name)
-    texts, ids = finite(cfg.text, "text", "text"), []
+    texts, ids = finite(cfg.text, TextConfig(), "text"), []
     for text in texts:
         ids += tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) > 4 * cfg.windows * cfg.window:

@@ -14,12 +14,12 @@ def examples(batch: dict[str, Any], tokenizer: Any, causal: bool) -> list[str]:
         batch: `input_ids` (rows, length), `attention_mask` and `labels`, -100 for none.
         causal: whether each token predicts the next one, so that labels show nothing of their own.
     """
-    rows = zip(*(batch[name].tolist() for name in ("input_ids", "attention_mask", "labels")), strict=True)
-    return [_row(*row, tokenizer, causal) for row in rows]
+    ids, mask, labels = (batch[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
+    rows = zip(ids, mask, labels, strict=True)
+    return [_row(seen, sum(real), wanted, tokenizer, causal) for seen, real, wanted in rows]
 
 
-def _row(ids: list[int], mask: list[int], labels: list[int], tokenizer: Any, causal: bool) -> str:
-    length = sum(mask)
+def _row(ids: list[int], length: int, labels: list[int], tokenizer: Any, causal: bool) -> str:
     seen, wanted = (tokenizer.convert_ids_to_tokens(x[:TOKENS]) for x in (ids, [max(n, 0) for n in labels]))
     shown = [
         token if causal or label == IGNORED else f"{token}<{right}>"

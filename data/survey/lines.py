@@ -32,14 +32,21 @@ def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
     return collator.mask(collator(chosen))
 
 
+def title(cfg: TextConfig) -> str:
+    """The source, and what it is used for."""
+    return f"{', '.join([cfg.source] if isinstance(cfg.source, str) else cfg.source)}, for training"
+
+
 def _documents(facts: Facts, cfg: TextConfig, partly: bool) -> str:
     count = len(facts.texts)
     part = f"the first {count:,} documents" if partly else f"{count:,} documents"
     empty = f", {facts.empty:,} of them without a token" if facts.empty else ""
     repeated = (
-        f"; {facts.repeated:,} ({facts.repeated / count:.1%}) repeat an earlier one" if facts.repeated else ""
+        f"; {facts.repeated:,} ({facts.repeated / count:.1%}) repeat an earlier one (data.deduplicate)"
+        if facts.repeated
+        else ""
     )
-    return f"{cfg.source}, for training: {part}{empty}{repeated}"
+    return f"{title(cfg)}: {part}{empty}{repeated}"
 
 
 def _tokens(facts: Facts) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cadenza.data.errors import DataError
+from cadenza.data.text.files.encodings import Encoding
 from cadenza.options import Choice, Range, Text, check, option
 
 COUNT = Range("[1, 2147483647]")
@@ -17,10 +18,11 @@ TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe"))
 class TextConfig:
     """Where text comes from and how it becomes sequences."""
 
-    source: str = option(
+    source: str | list[str] = option(
         "python_docs",
-        "`python_docs`, `c4`, `mds`, a path or glob of files, or the name of a text data set on the Hub. "
-        "Files end in .jsonl, .jsonl.gz, .json.gz (JSON lines, too: C4's own names), .txt or .parquet.",
+        "`python_docs`, `c4`, `mds`, a file, a folder with all in it, a glob, a list of such, or the name of "
+        "a text data set on the Hub. Files end in .txt, .jsonl, .json, .csv, .tsv, .parquet or .arrow, and "
+        "compressed ones in .gz, .zst, .bz2 or .xz as well.",
         Text(),
     )
     subset: str | None = option(None, "The Hub data set's configuration; `en` for c4.", Text())
@@ -31,10 +33,34 @@ class TextConfig:
         "text.",
         Text(),
     )
-    eval_source: str | None = option(
-        None, "Another source of evaluation text; training then takes the whole of `source`.", Text()
+    eval_source: str | list[str] | None = option(
+        None,
+        "Other evaluation text, local or `python_docs`; training then takes the whole of `source`.",
+        Text(),
     )
-    text_field: str = option("text", "The field with the text, in jsonl, parquet and Hub data sets.", Text())
+    text_field: str = option(
+        "text",
+        "The field with the text, in JSON, tables and Hub data sets; `meta.body` is `body` within `meta`.",
+        Text(),
+    )
+    split_text: str = option(
+        "file",
+        "What is a document in a text file: all of it, a `paragraph` between blank lines, or a `line`.",
+        Choice("file", "paragraph", "line"),
+    )
+    encoding: str = option(
+        "utf-8", "The encoding of text files, JSON and tables, such as latin-1 or utf-16.", Encoding()
+    )
+    on_bad_row: str = option(
+        "error",
+        "What to do about a row that isn't JSON, has no text in `text_field`, or doesn't fit `encoding`: "
+        "`error` ends the run, `skip` leaves the row out and prints how many were.",
+        Choice("error", "skip"),
+    )
+    deduplicate: bool = option(
+        False,
+        "Leave out documents whose whole text stands in an earlier one; of sources that are read as a whole.",
+    )
     max_seq_len: int = option(
         128,
         "Tokens of a sequence, [CLS] and [SEP] included. For causal LM: tokens of a window, which is filled "
@@ -84,6 +110,9 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.", DataError)
+        for key in ("source", "eval_source"):
+            if getattr(self, key) == []:
+                raise DataError(f"data.{key} is []; it must name a file, a folder or a glob")
 
 
 @dataclass

@@ -31,7 +31,9 @@ def expand(recipe: Run) -> None:
 
 
 def expanded(value: object) -> object:
-    """`value` with `~` replaced by the home folder if it is a text that begins so."""
+    """`value` with `~` replaced by the home folder if it is a text that begins so, or a list of such."""
+    if isinstance(value, list):
+        return [expanded(item) for item in value]
     return str(home(value)) if isinstance(value, str) and value.startswith("~") else value
 
 

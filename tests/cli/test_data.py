@@ -33,7 +33,7 @@ def recipe(folder, objective="masked_lm"):
 def test_what_a_masked_lm_is_trained_on(folder, capsys):
     assert main(recipe(folder)) == 0
     said, tokens, rows, unknown, *shown, plot = capsys.readouterr().out.splitlines()
-    assert said == "own.jsonl, for training: 64 documents; 3 (4.7%) repeat an earlier one"
+    assert said == "own.jsonl, for training: 64 documents; 3 (4.7%) repeat an earlier one (data.deduplicate)"
     assert tokens.startswith("tokens: ")
     assert rows.startswith("rows of 32 tokens: 64, ")
     assert rows.endswith("0.0% of the tokens are cut off (truncate)")

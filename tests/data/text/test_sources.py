@@ -72,13 +72,11 @@ def test_patterns_go_into_folders_and_start_at_home(tmp_path, monkeypatch):
     assert documents(cfg, train=False) == ["two"]
 
 
-@pytest.mark.parametrize("name", ["text.csv", "c4", "some/set"])
+@pytest.mark.parametrize("name", ["c4", "some/set", "mds"])
 def test_evaluation_text_of_its_own_is_finite(source, name):
     cfg = TextConfig(source=source, eval_source=name)
-    said = (
-        rf"^data.eval_source: {name} is neither python_docs nor files ending in .jsonl, .jsonl.gz, .json.gz, "
-    )
-    with pytest.raises(DataError, match=said + ".txt, .parquet$"):
+    said = rf"^data.eval_source: {name} is neither python_docs nor a file, a folder or a glob$"
+    with pytest.raises(DataError, match=said):
         documents(cfg, train=False)
     assert len(documents(cfg, train=True)) == 200
 
@@ -243,3 +241,13 @@ def test_mds_needs_one_folder_at_least(shards, where, named):
     said = said if named else "mds needs data.remote or data.local, the folder of the shards"
     with pytest.raises(DataError, match=f"^data.source: {re.escape(said)}$"):
         documents(cfg, train=True)
+
+
+def test_without_repeats_the_first_of_each_text_stays(tmp_path):
+    texts = ["b", "a", "b", "c", "a", "B"]
+    path = lines(tmp_path / "repeats.jsonl", [{"text": text} for text in texts])
+    given = {"source": path, "eval_source": path}
+    assert documents(TextConfig(**given), train=True) == texts
+    assert documents(TextConfig(**given, deduplicate=True), train=True) == ["b", "a", "c", "B"]
+    with pytest.raises(DataError, match=r"data\.deduplicate needs a source that is read as a whole; mds is"):
+        documents(TextConfig(source="mds", local="x", deduplicate=True), train=True)

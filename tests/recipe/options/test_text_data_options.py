@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from words import Words, asked  # noqa: F401
 
+from cadenza.data import DataError
 from cadenza.data.text.config import TextConfig
 from cadenza.recipe import load
 from cadenza.recipe.run import task_of
@@ -37,8 +38,8 @@ def data(recipe, tokenizer):
 def found(tmp_path):
     """What can be seen of the data of a recipe over TEXTS: of training, and of evaluation."""
     for name, texts in (("a", TEXTS), ("b", TEXTS[:20])):
-        lines = (json.dumps({"text": text, "body": "one more " + text[:8]}) + "\n" for text in texts)
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        rows = ({"text": text, "meta": {"body": "one more " + text[:8]}} for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def found(*pairs):
         recipe = load([], [pair.format(tmp_path) for pair in (*FOUND, *pairs)])
@@ -93,7 +94,7 @@ BEFORE = counts(TEXTS, 0.3)
 DATA = {
     "source": ("data.source={}/b.jsonl", each("rows"), BEFORE, counts(TEXTS[:20], 0.3)),
     "eval_source": ("data.eval_source={}/b.jsonl", each("rows"), BEFORE, (40, 20)),
-    "text_field": ("data.text_field=body", each("longest"), (16, 16), (5, 5)),
+    "text_field": ("data.text_field=meta.body", each("longest"), (16, 16), (5, 5)),
     "max_seq_len": ("data.max_seq_len=12", each("longest"), (16, 16), (12, 12)),
     "long_documents": ("data.long_documents=split", each("rows"), BEFORE, (pieces(TRAIN), pieces(HELD))),
     "mlm_probability": ("data.mlm_probability=0.6", each("share"), (0.3, 0.15), (0.6, 0.15)),
@@ -110,6 +111,33 @@ def test_an_option_of_masked_models(option, found):
     close = {"abs": 0.06} if "probability" in option else {"abs": 0}
     assert look(*found()) == pytest.approx(before, **close)
     assert look(*found(pair)) == pytest.approx(after, **close)
+
+
+# The file, the pair, and the rows of training without and with the pair; None: an error without it.
+FILES = {
+    "split_text": ("a.txt", b"one two\n\nthree four\n", "data.split_text=line", 1, 2),
+    "encoding": ("a.csv", "text\ncaf\u00e9 one\n".encode("utf-16"), "data.encoding=utf-16", None, 1),
+    "deduplicate": ("a.jsonl", 2 * b'{"text": "one two"}\n', "data.deduplicate=true", 2, 1),
+    "on_bad_row": ("a.tsv", b"text\none\n\xe9\ntwo\n", "data.on_bad_row=skip", None, 2),
+}
+
+
+@pytest.mark.parametrize("option", FILES)
+def test_an_option_of_files(option, tmp_path):
+    name, content, pair, before, after = FILES[option]
+    (tmp_path / name).write_bytes(content)
+    held = f"data.eval_source={tmp_path / name}", f"data.source=[{tmp_path / name}]"
+
+    def rows(*pairs):
+        recipe = load([], [*held, "train.global_batch_size=1", *pairs])
+        return len(data(recipe, OneOrMore())[0].dataloader.dataset)
+
+    assert rows(pair) == after
+    if before is None:
+        with pytest.raises(DataError, match=r"^data\.source: .* (byte order mark|is not UTF-8)"):
+            rows()
+    else:
+        assert rows() == before
 
 
 def tokens(texts, tag=0, times=1, least=100):
@@ -203,5 +231,6 @@ def test_an_option_of_shards(option, monkeypatch):
 
 
 def test_no_option_of_data_is_missing_here():
-    tables = {*DATA, *CAUSAL, "boundary_loss", *HUB, *SHARDS, "masking"}  # tests/data/text/test_words.py
+    elsewhere = {"boundary_loss", "masking"}  # tests/data/text
+    tables = {*DATA, *FILES, *CAUSAL, *HUB, *SHARDS, *elsewhere}
     assert tables == {f.name for f in fields(TextConfig)}

@@ -114,6 +114,12 @@ def test_home_in_every_path(home):
     assert recipe.folder == home / "runs/run"
 
 
+def test_home_in_a_list_of_sources(home):
+    recipe = load([], ["data.source=[~/a.txt,b.txt,~/c]", "data.eval_source=[~/d]"])
+    assert recipe.data.source == [f"{home}/a.txt", "b.txt", f"{home}/c"]
+    assert recipe.data.eval_source == [f"{home}/d"]
+
+
 def test_home_of_an_image_recipe_and_of_a_recipe_file(home):
     (home / "tiny.yaml").write_text("model: {objective: image_classification}\ndata: {root: ~/images}\n")
     assert load(["~/tiny.yaml"], []).data.root == f"{home}/images"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 
 import pyarrow as pa
@@ -62,9 +63,13 @@ def test_plain_text_has_no_mark_and_one_kind_of_line_ends(tmp_path):
         (
             "a.jsonl",
             b"\n" + LINES + CAFE.encode("latin-1"),
-            "line 7 is not UTF-8 (byte 0xe9); convert it to UTF-8",
+            "line 7 is not UTF-8 (byte 0xe9); convert it, or set data.encoding",
         ),
-        ("a.jsonl", CAFE.encode("utf-16"), "line 1 is not UTF-8 (byte 0xff)"),
+        (
+            "a.jsonl",
+            CAFE.encode("utf-16"),
+            "begins with the byte order mark of utf-16-le, but data.encoding is utf-8",
+        ),
         ("a.jsonl", LINES + b"\0" * 100, "line 6 is not JSON (JSONDecodeError: "),
         ("a.jsonl", LINES + b"\n[1]\n", "line 7 is of type list; it must be an object with fields"),
         (
@@ -151,7 +156,7 @@ def test_parquet_with_checksums_is_held_to_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.parquet"])
 def test_what_is_no_file_is_refused(tmp_path, name):
-    (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / name)
     message = rf"^data.eval_source: {re.escape(str(tmp_path / name))} can't be read"
     with pytest.raises(DataError, match=message):
         documents(TextConfig(eval_source=str(tmp_path / name)), train=False)

@@ -1,0 +1,61 @@
+"""How far a file is read."""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from cadenza.data.errors import BadRow, DataError
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.files.opened import decoded
+
+CUT = "; the file ends within this line, so it may be cut short"
+
+
+@dataclass
+class Place:
+    """A file that is being read, and the last line or row of it that was.
+
+    Args:
+        key: the key of the recipe that names the file.
+        unit: `line` or `row`.
+    """
+
+    path: str
+    key: str
+    cfg: TextConfig
+    unit: str = "line"
+    number: int = 0
+
+    @property
+    def file(self) -> str:
+        """How an error message about the whole file begins."""
+        return f"{self.key}: {self.path}"
+
+    @property
+    def last(self) -> str:
+        """Such as `line 5`."""
+        return f"{self.unit} {self.number}"
+
+    @property
+    def row(self) -> str:
+        """Such as `a.jsonl line 5`."""
+        return f"{self.path} {self.last}"
+
+    def decoded(self, newline: str | None) -> AbstractContextManager[io.TextIOWrapper]:
+        """The text of the file; `newline` as in `open`."""
+        return decoded(self.path, self.cfg.encoding, self.file, newline)
+
+    def counted(self, rows: Iterable[str]) -> Iterator[str]:
+        """`rows`, each of which becomes the last one."""
+        for row in rows:
+            self.number += 1
+            yield row
+
+    def bad(self, problem: str, line: int | None = None, cut: bool = False) -> DataError:
+        """The error that stands in the place of a row: of the last one, or of `line`.
+
+        Where the file ends within it (`cut`), it isn't a `BadRow`, since the rest of the file may be missing.
+        """
+        message = f"{self.key}: {self.path} {self.unit} {line or self.number} {problem}"
+        return DataError(message + CUT) if cut else BadRow(message)
