@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from composer.core import Algorithm, Time
+from composer.core import Algorithm, Time, TimeUnit
 from composer.optim import (
     ComposerScheduler,
     ConstantScheduler,
@@ -19,6 +19,7 @@ from composer.utils import MissingConditionalImportError
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import schema
+from cadenza.recipe.callbacks import show
 from cadenza.recipe.errors import RecipeError, nearest
 from cadenza.recipe.methods import COMPOSERS, REPLACING
 from cadenza.recipe.schedules import CosineWithCooldown
@@ -78,10 +79,23 @@ def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.
     return cls(groups, lr=section.lr, weight_decay=section.weight_decay, **own)
 
 
-def scheduler(section: schema.Scheduler) -> ComposerScheduler:
-    """The learning-rate schedule."""
+def _warms_up(warmup: str, max_duration: str) -> bool:
+    """Whether the warm-up is above zero; a share of less than one batch, or sample or token, is none.
+
+    How many batches an epoch has isn't known yet.
+    """
+    time, end = Time.from_timestring(warmup), Time.from_timestring(max_duration)
+    if time.unit != TimeUnit.DURATION or end.unit == TimeUnit.EPOCH:
+        return time.value > 0
+    if 0 < time.value < 1 / end.value:
+        show(f"no warm-up: scheduler.t_warmup {warmup} of train.max_duration {max_duration} is less than one")
+    return time.value * end.value >= 1
+
+
+def scheduler(section: schema.Scheduler, max_duration: str = "1ep") -> ComposerScheduler:
+    """The learning-rate schedule of a run of `max_duration`."""
     cls = _choose("scheduler.name", section.name, SCHEDULERS)
-    if Time.from_timestring(section.t_warmup).value == 0 and cls in WITHOUT_WARMUP:
+    if not _warms_up(section.t_warmup, max_duration) and cls in WITHOUT_WARMUP:
         return WITHOUT_WARMUP[cls](section.alpha_f)
     if cls is ConstantWithWarmupScheduler:
         return cls(t_warmup=section.t_warmup)

@@ -30,7 +30,7 @@ def trainer_settings(recipe: Run) -> dict[str, Any]:
         "run_name": recipe.name,
         "seed": recipe.seed,
         "algorithms": build.algorithms(recipe.algorithms),
-        "schedulers": build.scheduler(recipe.scheduler),
+        "schedulers": build.scheduler(recipe.scheduler, section.max_duration),
         "loggers": build.loggers(recipe.loggers),
         "callbacks": callbacks(recipe),
         "precision": section.precision,

@@ -43,15 +43,18 @@ def test_a_model_is_compiled_once_for_all_batches(family, names, whole, fresh_gr
         part.compile(dynamic=True, backend=counter)
     graphs = []
     for rows, length in ((6, 25), (3, 17), (4, 20), (5, 30), (2, 9)):
-        inputs = batch(family, rows=rows, length=length)
-        ours.zero_grad()
-        plain.zero_grad()
-        assert (step(ours, inputs) - step(plain, inputs)).abs() < 1e-6
-        for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
-            assert torch.allclose(mine, theirs, atol=1e-6)
+        assert_same_step(ours, plain, batch(family, rows=rows, length=length), 1e-6)
         graphs.append(counter.frame_count)
     assert graphs[0] > 0, "nothing was compiled"
     assert graphs[0] == graphs[-1]
+
+
+def assert_same_step(ours, plain, inputs, tolerance):
+    ours.zero_grad()
+    plain.zero_grad()
+    assert (step(ours, inputs) - step(plain, inputs)).abs() < tolerance
+    for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
+        assert torch.allclose(mine, theirs, atol=tolerance)
 
 
 def step(model, inputs):
@@ -125,12 +128,7 @@ def test_a_layer_is_one_graph_with_its_attention(family, names, flex_on_cpu, fre
     for layer in filter(is_layer, ours.modules()):
         layer.compile(dynamic=True, backend="aot_eager", fullgraph=True)
     for rows, length in ((6, 25), (3, 17), (9, 30)):
-        inputs = batch(family, rows=rows, length=length)
-        ours.zero_grad()
-        plain.zero_grad()
-        assert (step(ours, inputs) - step(plain, inputs)).abs() < 1e-5
-        for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
-            assert torch.allclose(mine, theirs, atol=1e-5)
+        assert_same_step(ours, plain, batch(family, rows=rows, length=length), 1e-5)
 
 
 def flex_of(lengths, alibi, anchored):

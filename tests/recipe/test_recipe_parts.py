@@ -128,6 +128,27 @@ def test_the_schedules_are_all_there_are():
     assert {f.name for f in fields(Scheduler)} == {"name", "t_warmup", "t_cooldown", "alpha_f"}
 
 
+@pytest.mark.parametrize(
+    ("warmup", "duration", "kind", "said"),
+    [
+        (
+            "0.06dur",
+            "12ba",
+            "LinearScheduler",
+            "no warm-up: scheduler.t_warmup 0.06dur of train.max_duration 12ba",
+        ),
+        ("0.06dur", "17ba", "LinearWithWarmupScheduler", ""),
+        ("0.06dur", "1ep", "LinearWithWarmupScheduler", ""),
+        ("1ba", "12ba", "LinearWithWarmupScheduler", ""),
+        ("0dur", "12ba", "LinearScheduler", ""),
+    ],
+)
+def test_a_share_of_less_than_a_batch_is_no_warm_up(warmup, duration, kind, said, capsys):
+    found = build.scheduler(Scheduler(t_warmup=warmup), duration)
+    assert type(found).__name__ == kind
+    assert capsys.readouterr().out.startswith(said)
+
+
 @pytest.mark.parametrize("name", ["linear_decay_with_warmup", "cosine_with_warmup", "constant_with_warmup"])
 def test_a_warm_up_of_zero_is_the_same_schedule_without_a_warning(name):
     """Composer's schedules with a warm-up warn of one of 0."""

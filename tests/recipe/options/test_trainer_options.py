@@ -96,7 +96,7 @@ CHANGES = {
     "loggers": ("loggers.console={}", {"loggers": ["ConsoleLogger"]}),
     "optimizer": ("optimizer={name: sgd, lr: 0.5}", {"optimizers": ("SGD", 0.5)}),
     "scheduler": ("scheduler.alpha_f=0.5", {"schedulers": ("LinearWithWarmupScheduler", 0.5)}),
-    "max_duration": ("train.max_duration=7ba", {"max_duration": "7ba"}),
+    "max_duration": ("train.max_duration=70ba", {"max_duration": "70ba"}),
     "global_batch_size": ("train.global_batch_size=12", {"device_train_microbatch_size": 12}),
     "device_train_microbatch_size": (
         "train.device_train_microbatch_size=3",
