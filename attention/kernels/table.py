@@ -64,9 +64,8 @@ CPU = (*ALL, "float64")
 KERNELS: dict[str, Kernel] = {
     "flash": Kernel(flash.flash, flash.read, {"cuda": HALF}, dropout=True, module="flash_attn"),
     "varlen": Kernel(varlen.varlen, flash.read, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
-    "flex": Kernel(
-        flex.flex, flex.read, {"cuda": ALL}, range(16, 257)
-    ),  # the smallest matrix in Triton is 16 wide
+    # The smallest matrix in Triton is 16 wide.
+    "flex": Kernel(flex.flex, flex.read, {"cuda": ALL}, range(16, 257)),
     "fa4": Kernel(
         flex.fa4, flex.read, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)
     ),
