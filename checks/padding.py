@@ -66,14 +66,18 @@ def check_padding(
     with subject.looked_at():
         rows = _Rows(subject, inputs, lengths, max(amounts), tolerance, seed)
         for side in sides:
-            batches = [_Batch(rows, side, amount) for amount in amounts]
-            result.note(batches[-1].content())
-            if gradients:
-                result.note(batches[-1].gradient())
-            for batch in batches:
-                finding = batch.alone()
-                result.note(finding, "" if finding.passes else batch.hint())
+            _compare([_Batch(rows, side, amount) for amount in amounts], gradients, result)
     return result
+
+
+def _compare(batches: list["_Batch"], gradients: bool, result: Passed) -> None:
+    """Note what one side's batches show, the last of which has the most padding."""
+    result.note(batches[-1].content())
+    if gradients:
+        result.note(batches[-1].gradient())
+    for batch in batches:
+        finding = batch.alone()
+        result.note(finding, "" if finding.passes else batch.hint())
 
 
 class _Rows:

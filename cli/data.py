@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cadenza.cli.errors import CommandError
-from cadenza.cli.packaged import file_of
+from cadenza.cli.packaged import files_and_pairs
 
 STREAMED = 10_000  # documents of a stream that are looked at, unless the user says how many
-EXAMPLES = 3
+EXAMPLES, FIRST = 3, 100  # rows that are shown, and the documents that they are made of
 
 
 def run(arguments: list[str]) -> int:
@@ -28,13 +28,15 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--documents", type=int, metavar="N", help=help)
     help = "the plot's file (default: data.png in the run's folder)"
     parser.add_argument("-o", "--output", type=Path, help=help)
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.documents is not None and options.documents < 1:
         raise CommandError(f"data: --documents is {options.documents}; it must be above zero")
+    files, pairs = files_and_pairs(options.recipe)
+    if not files:
+        raise CommandError("data: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
     from cadenza.recipe import load
 
-    pairs = [a for a in options.recipe if "=" in a]
-    recipe = load([file_of(a) for a in options.recipe if "=" not in a], pairs)
+    recipe = load(files, pairs)
     if not hasattr(recipe, "tokenizer"):
         raise CommandError("data: the recipe is for images; this command looks at text")
     look(recipe, options.documents, options.output or recipe.folder / "data.png")
@@ -53,7 +55,7 @@ def look(recipe: Any, most: int | None, plot: Path) -> None:
     limit = most if most is not None or isinstance(found, list) else STREAMED
     counted = facts.facts(list(islice(iter(found), limit)), tokenizer, cfg, causal)
     print("\n".join(lines.lines(counted, tokenizer, cfg, partly=limit is not None)))
-    batch = lines.batch(counted.texts, tokenizer, recipe, EXAMPLES)
+    batch = examples.batch(counted.texts[:FIRST], tokenizer, recipe, EXAMPLES)
     for number, row in enumerate(examples.examples(batch, tokenizer, causal), 1):
         print(f"example {number}: {row}")
     histogram.draw(counted, lines.title(cfg), plot)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cadenza.cli.errors import CommandError
-from cadenza.cli.packaged import file_of
+from cadenza.cli.packaged import files_and_pairs
 
 NAME = "name a recipe, whose data it is scored on"
 NOT_SAVED = ["train.save_interval=null", "train.autoresume=false", "train.progress_bar=false"]
@@ -29,8 +29,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("recipe", nargs="*", help=help)
     options = parser.parse_args(arguments)
     scored = options.scored.expanduser()
-    pairs = [a for a in options.recipe if "=" in a]
-    named = [file_of(a) for a in options.recipe if "=" not in a]
+    named, pairs = files_and_pairs(options.recipe)
     files = named or [own_recipe(scored)]
     if not named:  # it holds all defaults, also of keys that this run has no use for
         warnings.filterwarnings("ignore", message=r".*recipe\.yaml: \S+ has no effect")

@@ -53,3 +53,8 @@ def file_of(text: str) -> str:
     if not path.exists() and short in names():
         raise CommandError(f"{text}: there is no such file here; the packaged recipe is called {short!r}")
     return str(path)
+
+
+def files_and_pairs(words: list[str]) -> tuple[list[str], list[str]]:
+    """The recipe files among the words of a command, packaged ones as paths, and its key=value pairs."""
+    return [file_of(word) for word in words if "=" not in word], [word for word in words if "=" in word]

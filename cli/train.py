@@ -7,7 +7,7 @@ import sys
 from contextlib import redirect_stdout
 
 from cadenza.cli.errors import CommandError
-from cadenza.cli.packaged import file_of
+from cadenza.cli.packaged import files_and_pairs
 
 EPILOG = """\
 examples:
@@ -24,8 +24,7 @@ def run(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.devices is not None:
         return launched(options.devices, without_devices(arguments))
-    pairs = [a for a in options.recipe if "=" in a]
-    files = [file_of(a) for a in options.recipe if "=" not in a]
+    files, pairs = files_and_pairs(options.recipe)
     if not files:
         raise CommandError("no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
     return show(files, pairs) if options.dry_run else train(files, pairs)

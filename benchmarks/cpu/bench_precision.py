@@ -12,8 +12,10 @@ from pathlib import Path
 
 from composer import Callback
 from harness import append, parser
+from torch.profiler import ProfilerActivity, profile
 
 from cadenza.recipe import load
+from cadenza.recipe.cpu import rows
 from cadenza.recipe.cpu.autocast import Autocast
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.cpu.precision import speed
@@ -51,6 +53,22 @@ class Alternating(BatchTimes):
     def batch_end(self, state, logger) -> None:
         super().batch_end(state, logger)
         unmix(state.model, Autocast)
+
+
+class Profile(BatchTimes):
+    """Prints the operations of 20 batches by their own time."""
+
+    def batch_start(self, state, logger) -> None:
+        super().batch_start(state, logger)
+        if state.timestamp.batch == 40:
+            self.profile = profile(activities=[ProfilerActivity.CPU])
+            self.profile.start()
+
+    def batch_end(self, state, logger) -> None:
+        super().batch_end(state, logger)
+        if state.timestamp.batch == 60:
+            self.profile.stop()
+            print(self.profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
 
 
 def speed_up(batches: int, pairs: list[str], folder: str) -> dict[str, object]:
@@ -101,10 +119,18 @@ def main() -> None:
     options.add_argument("--alternate", type=int, default=220, help="batches of the run that alternates")
     options.add_argument("--seed", type=int, action="append", default=[], help="of further runs")
     options.add_argument("--precision", choices=PRECISIONS, action="append", help="of further runs")
+    help = "linear layers' rows are rounded up to a multiple of it; 1: they are left as they are"
+    options.add_argument("--multiple", type=int, default=rows.MULTIPLE, help=help)
+    help = "print the shares of float32 batches 40 to 60 by operation, and measure nothing else"
+    options.add_argument("--profile", action="store_true", help=help)
     options.add_argument("pairs", nargs="*", help="key=value pairs for the recipe")
     chosen = options.parse_args()
     keep_freed_memory()
+    rows.MULTIPLE = chosen.multiple
     with tempfile.TemporaryDirectory() as folder:
+        if chosen.profile:
+            run(["train.precision=fp32", *chosen.pairs, "train.max_duration=62ba"], folder, Profile())
+            return
         if chosen.alternate:
             report([speed_up(chosen.alternate, chosen.pairs, folder)], "precision")
         for seed in chosen.seed:

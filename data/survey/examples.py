@@ -2,12 +2,28 @@
 
 from typing import Any
 
-from cadenza.data.text.masking import IGNORED
+from cadenza.data.text.loader import masked_collator
+from cadenza.data.text.masking import IGNORED, Batch
+from cadenza.data.text.sequences import TokenizedDocuments
+from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments
 
 TOKENS = 48  # of a row that are shown
 
 
-def examples(batch: dict[str, Any], tokenizer: Any, causal: bool) -> list[str]:
+def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
+    """The first `count` rows that `texts` give, as a batch of training."""
+    cfg, seed = recipe.data, recipe.seed
+    if recipe.model.objective == "causal_lm":
+        windows = WindowedDocuments(texts, tokenizer, cfg, seed)
+        return CausalLMCollator(tokenizer, cfg.boundary_loss)(
+            [windows[n] for n in range(min(count, len(windows)))]
+        )
+    rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
+    collator = masked_collator(cfg, tokenizer, True, seed)
+    return collator.mask(collator([rows[n] for n in range(min(count, len(rows)))]))
+
+
+def examples(batch: Batch, tokenizer: Any, causal: bool) -> list[str]:
     """Each row of a batch, as its tokens; of masked tokens `what the model sees<what it is to predict>`.
 
     Args:

@@ -1,5 +1,6 @@
 """Documents, tokens and rows of a corpus, counted as training will see them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +62,10 @@ def facts(texts: list[str], tokenizer: Any, cfg: TextConfig, causal: bool) -> Fa
     Raises:
         DataError: most tokens are unknown to `tokenizer`.
     """
-    encoder = Encoder(tokenizer)
+    encoder = Counting(tokenizer)
     shown = tqdm(texts, desc="counting", unit="doc", disable=len(texts) < 20 * BATCH)
-    lengths = np.array([len(ids) for ids in encoder(shown)], dtype=np.int64)
-    rows = _windows(texts, tokenizer, cfg) if causal else _sequences(texts, tokenizer, cfg)
+    rows = (_windows if causal else _sequences)(shown, encoder, cfg)
+    lengths = np.array(encoder.lengths, dtype=np.int64)
     cuts = not causal and cfg.long_documents == "truncate"
     return Facts(
         texts=texts,
@@ -77,14 +78,29 @@ def facts(texts: list[str], tokenizer: Any, cfg: TextConfig, causal: bool) -> Fa
     )
 
 
-def _sequences(texts: list[str], tokenizer: Any, cfg: TextConfig) -> np.ndarray:
-    split = cfg.long_documents == "split"
-    return np.array([len(row) for row in tokenized(texts, Encoder(tokenizer), cfg.max_seq_len, split)], int)
+class Counting(Encoder):
+    """An encoder that keeps the `lengths` of the documents."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer)
+        self.lengths: list[int] = []
+
+    def __call__(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        for ids in super().__call__(texts):
+            self.lengths.append(len(ids))
+            yield ids
 
 
-def _windows(texts: list[str], tokenizer: Any, cfg: TextConfig) -> np.ndarray:
-    pieces = TaggedDocuments(tokenizer, cfg)(texts)
-    return np.array([len(row["input_ids"]) for row in windows(pieces, cfg.max_seq_len, anchor_id(tokenizer))])
+def _sequences(texts: Iterable[str], encoder: Encoder, cfg: TextConfig) -> np.ndarray:
+    rows = tokenized(texts, encoder, cfg.max_seq_len, cfg.long_documents == "split")
+    return np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def _windows(texts: Iterable[str], encoder: Encoder, cfg: TextConfig) -> np.ndarray:
+    documents = TaggedDocuments(encoder.tokenizer, cfg)
+    documents.encoder = encoder
+    rows = windows(documents(texts), cfg.max_seq_len, anchor_id(encoder.tokenizer))
+    return np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)
 
 
 def _packed(rows: np.ndarray, capacity: int) -> int:

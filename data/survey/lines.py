@@ -7,29 +7,11 @@ import numpy as np
 from cadenza.data.survey.facts import Facts
 from cadenza.data.survey.unknown import unknown_words
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.masking import Batch, MaskedLMCollator
-from cadenza.data.text.sequences import TokenizedDocuments
-from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments
 
 
 def lines(facts: Facts, tokenizer: Any, cfg: TextConfig, partly: bool) -> list[str]:
     """The counts, a line for each subject."""
     return [_documents(facts, cfg, partly), _tokens(facts), _rows(facts, cfg), _unknown(facts, tokenizer)]
-
-
-def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
-    """The first `count` rows of the training text as a batch of training."""
-    cfg = recipe.data
-    if recipe.model.objective == "causal_lm":
-        rows, collator = WindowedDocuments(texts, tokenizer, cfg, recipe.seed), None
-    else:
-        rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
-        words = cfg.masking == "whole_word"
-        collator = MaskedLMCollator(tokenizer, cfg.mlm_probability, cfg.max_seq_len, recipe.seed, words)
-    chosen = [rows[draw] for draw in range(min(count, len(rows)))]
-    if collator is None:
-        return CausalLMCollator(tokenizer, cfg.boundary_loss)(chosen)
-    return collator.mask(collator(chosen))
 
 
 def title(cfg: TextConfig) -> str:

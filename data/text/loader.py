@@ -28,9 +28,7 @@ def build_dataspec(
     Raises:
         DataError: no such source, or fewer sequences than one batch of all devices.
     """
-    ratio = cfg.mlm_probability if train else cfg.eval_mlm_probability
-    words = cfg.masking == "whole_word"
-    collator = MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed, words)
+    collator = masked_collator(cfg, tokenizer, train, seed)
     texts = documents(cfg, train, seed)
     options = tokenizer, cfg.max_seq_len, cfg.long_documents == "split"
     if isinstance(texts, list):
@@ -41,6 +39,12 @@ def build_dataspec(
         dataset = (PackedStream if packed else TokenizedStream)(texts, *options, fixed=not train)
     loader = data_loader(cfg, dataset, _counts(texts, dataset), collator, train, batch_size, seed)
     return DataSpec(loader, batch_transforms=collator.mask, get_num_tokens_in_batch=count_tokens)
+
+
+def masked_collator(cfg: TextConfig, tokenizer: Any, train: bool, seed: int) -> MaskedLMCollator:
+    """The collator of a recipe's `data`."""
+    ratio = cfg.mlm_probability if train else cfg.eval_mlm_probability
+    return MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed, cfg.masking == "whole_word")
 
 
 def build_causal_dataspec(

@@ -103,7 +103,7 @@ class Train:
     compile_layers: bool = option(
         False,
         "Compile each layer by `torch.compile`, after the surgeries: on an H100 MosaicBERT-base's steps took "
-        "0.81 of the time. The first batches take minutes.",
+        "0.81 of the time. The first batch waits for the compiler: half a minute on one thread of a CPU.",
     )
     parallelism_config: dict = option(
         {},

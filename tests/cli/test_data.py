@@ -57,6 +57,7 @@ def test_what_a_causal_lm_is_trained_on(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--documents", "5", "data.source=none.jsonl"], "no file matches none.jsonl"),
         (["--documents", "0"], "data: --documents is 0; it must be above zero"),
         (["model.objective=image_classification", "model.model_type=resnet10"], "for images"),
         (["data.source=none.jsonl"], "no file matches none.jsonl"),
@@ -68,3 +69,8 @@ def test_what_it_refuses(arguments, message, folder, capsys):
         (folder / "tiny.yaml").write_text("name: tiny\n")
     assert main([*command, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pairs_alone_are_no_recipe(capsys):
+    assert main(["data", "data.source=own.jsonl"]) == 2
+    assert "data: no recipe: name a .yaml file" in capsys.readouterr().err

@@ -143,6 +143,15 @@ def test_another_use_of_the_logits_is_noticed():
         (first + cross_entropy_(logits, labels)).backward()
 
 
+def test_where_it_fuses_both_passes_are_compiled(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cross_entropy, "_fuses", lambda logits: True)
+    monkeypatch.setattr(cross_entropy, "_compiled", lambda function: asked.append(function) or function)
+    logits, labels = chunked(5, 33)
+    cross_entropy_(logits.requires_grad_() * 1.0, labels).backward()
+    assert asked == [cross_entropy._statistics, cross_entropy._write_fused]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_fused_kernels_on_a_gpu(dtype):
