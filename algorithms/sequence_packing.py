@@ -27,7 +27,7 @@ class SequencePacking(AttentionSurgery):
     Attention stays within a document and positions start anew in each, so outputs and gradients are those of
     the documents alone. (Stock transformers encoders attend across documents without a warning; packing that
     leaks cost NeoBERT GLUE points, arXiv 2502.19587.) In a recipe it also packs the training rows, first fit:
-    see `cadenza.data.text.packing`. A batch then has the same number of rows, but more documents.
+    see `cadenza.data.text.datasets.packing`. A batch then has the same number of rows, but more documents.
 
     Use it for a fixed number of tokens per batch, or with long rows. `unpadding` also avoids computing on
     padding, and combines with it.

@@ -46,16 +46,16 @@ def run(arguments: list[str]) -> int:
 def look(recipe: Any, most: int | None, plot: Path) -> None:
     """Count, print and draw the training text of `recipe`."""
     from cadenza.data.survey import examples, facts, histogram, lines
-    from cadenza.data.text.sources import documents
+    from cadenza.data.text.sources import each_document, streamed
     from cadenza.recipe.run import task_of
 
     cfg, causal = recipe.data, recipe.model.objective == "causal_lm"
     tokenizer = task_of(recipe).tokenizer
-    found = documents(cfg, train=True, seed=recipe.seed)
-    limit = most if most is not None or isinstance(found, list) else STREAMED
-    counted = facts.facts(list(islice(iter(found), limit)), tokenizer, cfg, causal)
+    found = each_document(cfg, train=True, seed=recipe.seed)
+    limit = most if most is not None or not streamed(cfg, True) else STREAMED
+    counted = facts.facts(islice(iter(found), limit), tokenizer, cfg, causal)
     print("\n".join(lines.lines(counted, tokenizer, cfg, partly=limit is not None)))
-    batch = examples.batch(counted.texts[:FIRST], tokenizer, recipe, EXAMPLES)
+    batch = examples.batch(counted.first[:FIRST], tokenizer, recipe, EXAMPLES)
     for number, row in enumerate(examples.examples(batch, tokenizer, causal), 1):
         print(f"example {number}: {row}")
     histogram.draw(counted, lines.title(cfg), plot)

@@ -16,6 +16,7 @@ COMMANDS = {
     "init": "copy a packaged recipe into a folder, to edit it",
     "keys": "print every key of a recipe with its type, default, range and meaning",
     "train": "train by a recipe, or show with --dry-run what it would do",
+    "prepare": "tokenize a recipe's text once and keep the token ids",
     "data": "print and draw what a recipe's training text holds",
     "evaluate": "score a run, a checkpoint or a Hugging Face folder on a recipe's evaluation data",
     "export": "write the model of a checkpoint to a folder",

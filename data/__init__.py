@@ -5,10 +5,10 @@ from cadenza.data.errors import DataError
 from cadenza.data.images.config import ImageConfig
 from cadenza.data.images.loader import build_image_dataspec
 from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.data.text.datasets.sequences import TokenizedDocuments, TokenizedStream, pieces
 from cadenza.data.text.loader import build_causal_dataspec, build_dataspec, count_tokens, unigram_entropy
 from cadenza.data.text.masking import MaskedLMCollator
 from cadenza.data.text.python_docs import python_docs
-from cadenza.data.text.sequences import TokenizedDocuments, TokenizedStream
 from cadenza.data.text.sources import documents, train_texts
 from cadenza.data.text.tokenizer import build_tokenizer
 from cadenza.data.text.vocabulary import train_byte_bpe, train_wordpiece
@@ -28,6 +28,7 @@ __all__ = [
     "build_tokenizer",
     "count_tokens",
     "documents",
+    "pieces",
     "python_docs",
     "train_byte_bpe",
     "train_texts",

@@ -5,11 +5,12 @@ column): the same with any number of workers, and after a resume.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from composer.utils import dist
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 
 def uniform(key: int, draws: Sequence[int] | np.ndarray, columns: int) -> np.ndarray:
@@ -28,6 +29,29 @@ def scramble(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+class Drawn(Dataset):
+    """A data set that is indexed by draw; Composer saves and loads how many examples an epoch has had.
+
+    A resumed run goes on behind them at once. Without this hook Composer would load all earlier batches.
+    """
+
+    unknown_share = 0.0  # of the tokens, where they are text
+    taken: int | None = 0  # examples of all ranks to pass by; None: the checkpoint doesn't say
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, int]:
+        """What a checkpoint holds: the examples of this epoch so far, and of a whole one."""
+        return {"taken": num_samples, "length": len(self)}
+
+    def load_state_dict(self, state: dict[str, int] | None) -> None:
+        """Pass by the examples of `state`; None, of a checkpoint without a state: as `taken` will say."""
+        self.taken = None if state is None else state["taken"]
+        if state is not None and state["length"] != len(self) and dist.get_global_rank() == 0:
+            print(f"the data has {len(self):,} rows, {state['length']:,} at the checkpoint: another order")
+
+
 class EpochSampler(DistributedSampler):
     """A `DistributedSampler` that yields draws, `epoch * len(dataset) + index`; plain indices for evaluation.
 
@@ -40,4 +64,8 @@ class EpochSampler(DistributedSampler):
         self.offset = len(dataset) if train else 0
 
     def __iter__(self) -> Iterator[int]:
-        return (self.epoch * self.offset + index for index in super().__iter__())
+        taken = 0
+        if isinstance(self.dataset, Drawn):
+            taken, self.dataset.taken = self.dataset.taken or 0, 0
+        indices = islice(super().__iter__(), taken // self.num_replicas, None)
+        return (self.epoch * self.offset + index for index in indices)

@@ -39,4 +39,5 @@ def data_loader(
         num_workers=cfg.num_workers,
         persistent_workers=cfg.num_workers > 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),  # a loader takes none of the model's random numbers
     )

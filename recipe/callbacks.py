@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from composer import Trainer
 from composer.core import Callback, State, TimeUnit
 from composer.loggers import Logger
-from composer.utils import dist
+from composer.utils import dist, reproducibility
 from tqdm.auto import tqdm
 
+from cadenza.data.draws import Drawn
 from cadenza.recipe.errors import TrainingError
 from cadenza.recipe.record import real_tokens_per_second, samples_per_second
 from cadenza.surgery import Surgery
@@ -41,6 +43,33 @@ class Resuming(Callback):
         if state.rank_zero_seed != self.seed:
             seeds = f"seed {state.rank_zero_seed} in the checkpoint, {self.seed} here"
             show(f"{seeds}: order and masks of the data follow {self.seed}")
+        self._count_taken(state)
+
+    @staticmethod
+    def _count_taken(state: State) -> None:
+        """Of a checkpoint of an earlier version, which doesn't hold the state of the data."""
+        dataset = getattr(state.train_dataloader, "dataset", None)
+        if isinstance(dataset, Drawn) and dataset.taken is None:
+            dataset.taken = int(state.timestamp.sample_in_epoch)
+
+
+class RestoresRandomness(Callback):
+    """Restores the random numbers of a run that is resumed within an epoch.
+
+    It does so when the first batch is there, or at the end of an epoch that had its last batch before the
+    checkpoint: making the batches takes random numbers, too. Composer restores them itself only where it
+    loads all earlier batches of the epoch.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def after_dataloader(self, state: State, logger: Logger) -> None:
+        saved, self.trainer._rng_state = self.trainer._rng_state, None
+        if saved is not None:
+            reproducibility.load_rng_state(saved)
+
+    epoch_end = after_dataloader
 
 
 class StopsAtNaN(Callback):

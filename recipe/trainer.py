@@ -10,7 +10,7 @@ from composer.utils import dist
 from torch.utils.data import IterableDataset
 
 from cadenza.recipe import build, checkpoints
-from cadenza.recipe.callbacks import Progress, Resuming, StopsAtNaN, show
+from cadenza.recipe.callbacks import Progress, RestoresRandomness, Resuming, StopsAtNaN, show
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.autocast import CpuAutocast
 from cadenza.recipe.parallelism import parallelism
@@ -57,6 +57,7 @@ def build_trainer(
         accumulate_train_batch_on_tokens=task.weighs_tokens,
         **{**settings, **_precision(task, settings)},
     )
+    trainer.state.callbacks.append(RestoresRandomness(trainer))
     checkpoints.count_earlier(trainer, task.recipe)
     return trainer
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from cadenza.data.text.windows import anchor_id
+from cadenza.data.text.datasets.windows import anchor_id
 from cadenza.studies import report
 from cadenza.studies.checks import StudyError, causal, count, guarded, plots
 from cadenza.studies.retrieval_tasks import TASKS, Example, fitted

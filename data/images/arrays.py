@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from cadenza.data.draws import uniform
+from cadenza.data.draws import Drawn, uniform
 from cadenza.data.errors import DataError
 from cadenza.data.images.augment import CROP_FLIP_COLUMNS, crop_flip, flip
 from cadenza.data.images.config import ImageConfig
@@ -22,7 +21,7 @@ UNSIGNED_BYTES = b"\0\0\x08"
 Arrays = tuple[Tensor, Tensor]  # images (n, 1, height, width) uint8, labels (n,) int64
 
 
-class ImageArrays(Dataset):
+class ImageArrays(Drawn):
     """Images in memory, read by the batch and indexed by draw.
 
     A batch is `(images (batch, 1, height, width) float32, labels (batch,) int64)`, the images normalized.

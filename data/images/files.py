@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from cadenza.data.draws import uniform
+from cadenza.data.draws import Drawn, uniform
 from cadenza.data.images.augment import INCEPTION_COLUMNS, inception_box
 from cadenza.data.images.config import ImageConfig
 from cadenza.data.images.pictures import Pictures
@@ -20,7 +19,7 @@ BICUBIC = InterpolationMode.BICUBIC
 Example = tuple[Tensor, int]  # image (3, size, size) float32, normalized; its class
 
 
-class ImageFiles(Dataset):
+class ImageFiles(Drawn):
     """Images of `pictures`, decoded when they are read and indexed by draw.
 
     Args:

@@ -2,23 +2,25 @@
 
 from typing import Any
 
-from cadenza.data.text.loader import masked_collator
+from cadenza.data.text.datasets.sequences import TokenizedDocuments, pieces
+from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments
+from cadenza.data.text.encoding import Document
+from cadenza.data.text.loader import masked_collator, masked_cut
 from cadenza.data.text.masking import IGNORED, Batch
-from cadenza.data.text.sequences import TokenizedDocuments
-from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments
+from cadenza.data.text.prepared.cut import Cut
 
 TOKENS = 48  # of a row that are shown
 
 
-def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
+def batch(texts: list[Document], tokenizer: Any, recipe: Any, count: int) -> Batch:
     """The first `count` rows that `texts` give, as a batch of training."""
     cfg, seed = recipe.data, recipe.seed
     if recipe.model.objective == "causal_lm":
-        windows = WindowedDocuments(texts, tokenizer, cfg, seed)
+        windows = WindowedDocuments(list(pieces(texts, tokenizer, Cut(None))), tokenizer, cfg, seed)
         return CausalLMCollator(tokenizer, cfg.boundary_loss)(
             [windows[n] for n in range(min(count, len(windows)))]
         )
-    rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
+    rows = TokenizedDocuments(list(pieces(texts, tokenizer, masked_cut(cfg))), tokenizer)
     collator = masked_collator(cfg, tokenizer, True, seed)
     return collator.mask(collator([rows[n] for n in range(min(count, len(rows)))]))
 

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.encoding import BATCH, Encoder
-from cadenza.data.text.packing import WINDOW, first_fit, waste
-from cadenza.data.text.sequences import tokenized
-from cadenza.data.text.windows import TaggedDocuments, anchor_id, windows
+from cadenza.data.text.datasets.packing import WINDOW, first_fit, waste
+from cadenza.data.text.datasets.windows import Tagging
+from cadenza.data.text.encoding import Document, Encoder
+from cadenza.data.text.finite import digest
+from cadenza.data.text.loader import masked_cut
+
+KEPT = 20_000  # documents that are kept, to look at; the most frequent unknown words show in fewer
 
 
 @dataclass
@@ -19,7 +23,9 @@ class Facts:
     """The counts of a corpus.
 
     Args:
-        texts: the documents.
+        documents: their number.
+        repeated: those whose whole text stands in an earlier one.
+        first: the first documents, to look at.
         lengths: (documents,) the tokens of each, without special tokens.
         rows: (rows,) the tokens of each row of training, special tokens included.
         packed: the number of rows with `sequence_packing`; None for windows, which are full without it.
@@ -27,18 +33,15 @@ class Facts:
         unknown: tokens that stand for text outside the vocabulary.
     """
 
-    texts: list[str]
+    documents: int
+    repeated: int
+    first: list[Document]
     lengths: np.ndarray
     rows: np.ndarray
     packed: int | None
     cut: int
     unknown: int
     capacity: int
-
-    @property
-    def repeated(self) -> int:
-        """Documents whose whole text stands in an earlier one."""
-        return len(self.texts) - len(set(self.texts))
 
     @property
     def empty(self) -> int:
@@ -56,19 +59,28 @@ class Facts:
         return None if not self.packed else 1 - int(self.rows.sum()) / (self.capacity * self.packed)
 
 
-def facts(texts: list[str], tokenizer: Any, cfg: TextConfig, causal: bool) -> Facts:
-    """Count `texts`.
+def facts(documents: Iterable[Document], tokenizer: Any, cfg: TextConfig, causal: bool) -> Facts:
+    """Count `documents`.
 
     Raises:
-        DataError: most tokens are unknown to `tokenizer`.
+        DataError: there is none, or most tokens are unknown to `tokenizer`.
     """
-    encoder = Counting(tokenizer)
-    shown = tqdm(texts, desc="counting", unit="doc", disable=len(texts) < 20 * BATCH)
-    rows = (_windows if causal else _sequences)(shown, encoder, cfg)
-    lengths = np.array(encoder.lengths, dtype=np.int64)
+    tally, encoder = Tally(), Encoder(tokenizer)
+    shown = tqdm(documents, desc="counting", unit="doc", disable=None, delay=2.0)
+    cut, special = masked_cut(cfg), set(tokenizer.all_special_ids)
+    found, sequences = [], []
+    for ids in encoder(tally(shown)):
+        found.append(len(ids))
+        sequences += [] if causal else [len(row) + 2 for row in cut(ids, special)]
+    if not found:
+        raise DataError("data.source: there is no document to look at")
+    lengths = np.array(found, dtype=np.int64)
+    rows = _windows(lengths, tokenizer, cfg) if causal else np.array(sequences, dtype=np.int64)
     cuts = not causal and cfg.long_documents == "truncate"
     return Facts(
-        texts=texts,
+        documents=len(lengths),
+        repeated=len(lengths) - len(tally.seen),
+        first=tally.first,
         lengths=lengths,
         rows=rows,
         packed=None if causal else _packed(rows, cfg.max_seq_len),
@@ -78,29 +90,27 @@ def facts(texts: list[str], tokenizer: Any, cfg: TextConfig, causal: bool) -> Fa
     )
 
 
-class Counting(Encoder):
-    """An encoder that keeps the `lengths` of the documents."""
+class Tally:
+    """Passes documents on; keeps the `first` ones, and of each, 16 bytes in `seen`."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer)
-        self.lengths: list[int] = []
+    def __init__(self) -> None:
+        self.first: list[Document] = []
+        self.seen: set[bytes] = set()
 
-    def __call__(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        for ids in super().__call__(texts):
-            self.lengths.append(len(ids))
-            yield ids
-
-
-def _sequences(texts: Iterable[str], encoder: Encoder, cfg: TextConfig) -> np.ndarray:
-    rows = tokenized(texts, encoder, cfg.max_seq_len, cfg.long_documents == "split")
-    return np.array([len(row) for row in rows], dtype=np.int64)
+    def __call__(self, documents: Iterable[Document]) -> Iterator[Document]:
+        for document in documents:
+            self.seen.add(digest(document))
+            if len(self.first) < KEPT:
+                self.first.append(document)
+            yield document
 
 
-def _windows(texts: Iterable[str], encoder: Encoder, cfg: TextConfig) -> np.ndarray:
-    documents = TaggedDocuments(encoder.tokenizer, cfg)
-    documents.encoder = encoder
-    rows = windows(documents(texts), cfg.max_seq_len, anchor_id(encoder.tokenizer))
-    return np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)
+def _windows(lengths: np.ndarray, tokenizer: Any, cfg: TextConfig) -> np.ndarray:
+    """The lengths of windows."""
+    tagging = Tagging(tokenizer, cfg)
+    held = lengths[lengths > 0]
+    tokens, room = int((tagging.lengths(held) * tagging.times(held)).sum()), cfg.max_seq_len - 1
+    return np.array([room] * (tokens // room) + [tokens % room] * (tokens % room > 0), dtype=np.int64) + 1
 
 
 def _packed(rows: np.ndarray, capacity: int) -> int:

@@ -20,7 +20,7 @@ def title(cfg: TextConfig) -> str:
 
 
 def _documents(facts: Facts, cfg: TextConfig, partly: bool) -> str:
-    count = len(facts.texts)
+    count = facts.documents
     part = f"the first {count:,} documents" if partly else f"{count:,} documents"
     empty = f", {facts.empty:,} of them without a token" if facts.empty else ""
     repeated = (
@@ -51,6 +51,6 @@ def _rows(facts: Facts, cfg: TextConfig) -> str:
 def _unknown(facts: Facts, tokenizer: Any) -> str:
     if tokenizer.unk_token_id is None or not facts.unknown:
         return "unknown to the tokenizer: nothing"
-    words = ", ".join(f"{word!r} {count:,}" for word, count in unknown_words(facts.texts, tokenizer))
+    words = ", ".join(f"{word!r} {count:,}" for word, count in unknown_words(facts.first, tokenizer))
     share = facts.unknown / max(int(facts.lengths.sum()), 1)
     return f"unknown to the tokenizer: {share:.2%} of the tokens" + (f", most often {words}" if words else "")

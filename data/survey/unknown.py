@@ -3,12 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from cadenza.data.text.encoding import BATCH
-
-READ = 20 * BATCH  # documents; the most frequent words show in fewer
+from cadenza.data.text.encoding import BATCH, Document
 
 
-def unknown_words(texts: list[str], tokenizer: Any, most: int = 8) -> list[tuple[str, int]]:
+def unknown_words(documents: list[Document], tokenizer: Any, most: int = 8) -> list[tuple[str, int]]:
     """The pieces of text that most often become the unknown token, with their counts.
 
     Empty for a tokenizer that knows everything, and for one without offsets (`is_fast` is False).
@@ -16,8 +14,9 @@ def unknown_words(texts: list[str], tokenizer: Any, most: int = 8) -> list[tuple
     unknown, found = tokenizer.unk_token_id, Counter()
     if unknown is None or not tokenizer.is_fast:
         return []
+    texts = [document for document in documents if isinstance(document, str)]
     options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-    for start in range(0, min(len(texts), READ), BATCH):
+    for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
         encoded = tokenizer(part, **options)
         for text, ids, places in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):

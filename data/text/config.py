@@ -1,6 +1,7 @@
 """The schema of a recipe's `data` and `tokenizer` sections."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.files.encodings import Encoding
@@ -12,6 +13,7 @@ MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
 TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe"))
+OF_ONE_SOURCE = ("text_field", "ids_field", "split_text", "encoding")  # what a source of a mixture may set
 
 
 @dataclass
@@ -41,6 +43,17 @@ class TextConfig:
     text_field: str = option(
         "text",
         "The field with the text, in JSON, tables and Hub data sets; `meta.body` is `body` within `meta`.",
+        Text(),
+    )
+    mixture: list[dict] | None = option(
+        None,
+        "Several sources in place of `source`, each a mapping with `source`, `weight` (its share of the "
+        "rows) and, where they differ, `text_field`, `ids_field`, `split_text` and `encoding`.",
+    )
+    ids_field: str | None = option(
+        None,
+        "The field with token ids, of documents that the recipe's tokenizer has tokenized before; they are "
+        "read in place of `text_field`.",
         Text(),
     )
     split_text: str = option(
@@ -104,6 +117,17 @@ class TextConfig:
     )
     upsample_times: int = option(1, "See `upsample_from`.", Range("[1, 1000]"), only=CAUSAL)
     shuffle_buffer: int = option(10_000, "Documents in the buffer that shuffles a stream.", COUNT)
+    stream: bool = option(
+        True,
+        "Whether a Hub data set is read while training; false: it is downloaded, and its token ids are kept "
+        "on disk.",
+    )
+    cache_dir: str | None = option(
+        None,
+        "Where token ids of files are kept, about 4 bytes a token; null: `$CADENZA_CACHE`, else "
+        "`~/.cache/cadenza`.",
+        Text(),
+    )
     num_workers: int = option(0, "Processes that load, for each device.", Range("[0, 1024]"))
     remote: str | None = option(None, "The remote folder of an `mds` data set.", Text(), only=MDS)
     local: str | None = option(None, "The local folder of an `mds` data set.", Text(), only=MDS)
@@ -113,6 +137,40 @@ class TextConfig:
         for key in ("source", "eval_source"):
             if getattr(self, key) == []:
                 raise DataError(f"data.{key} is []; it must name a file, a folder or a glob")
+        self.parts()
+
+    @property
+    def field(self) -> tuple[str, str]:
+        """The option that names the field of a document, and the field's name."""
+        return ("ids_field", self.ids_field) if self.ids_field else ("text_field", self.text_field)
+
+    def parts(self) -> list[tuple["TextConfig", float]]:
+        """The sources, each as a config without a mixture, with the share of the rows that it gives.
+
+        Raises:
+            DataError: an entry of `mixture` that doesn't fit.
+        """
+        if self.mixture is None:
+            return [(self, 1.0)]
+        if not self.mixture:
+            raise DataError("data.mixture is []; it must list sources")
+        if self.source != "python_docs":
+            raise DataError(f"data.source is {self.source!r} and data.mixture is set; name one of the two")
+        entries = [self._part(f"data.mixture[{index}]", entry) for index, entry in enumerate(self.mixture)]
+        total = sum(weight for _, weight in entries)
+        return [(part, weight / total) for part, weight in entries]
+
+    def _part(self, where: str, entry: dict) -> tuple["TextConfig", float]:
+        known = ("source", "weight", *OF_ONE_SOURCE)
+        if unknown := [key for key in entry if key not in known]:
+            raise DataError(f"{where} has the unknown key {unknown[0]!r}; it may have {', '.join(known)}")
+        values = {"weight": 0, **entry}
+        weight = values.pop("weight")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise DataError(f"{where}.weight is {weight!r}; it must be a number above zero")
+        if not isinstance(values.get("source"), str | list):
+            raise DataError(f"{where}.source is {values.get('source')!r}; it must name files")
+        return replace(self, mixture=None, **values), float(weight)
 
 
 @dataclass

@@ -1,18 +1,25 @@
 """Loaders for Composer: sequences, collator and token counts as a `DataSpec`."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from composer.core import DataSpec
 from composer.utils import dist
 
+from cadenza.data.draws import Drawn
+from cadenza.data.errors import DataError
 from cadenza.data.loading import data_loader
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.datasets.mixture import Joined, Mixture, apportioned
+from cadenza.data.text.datasets.packing import PackedDocuments, PackedStream
+from cadenza.data.text.datasets.sequences import TokenizedDocuments, TokenizedStream
+from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments, WindowedStream
 from cadenza.data.text.masking import IGNORED, Batch, MaskedLMCollator
-from cadenza.data.text.packing import PackedDocuments, PackedStream
-from cadenza.data.text.sequences import TokenizedDocuments, TokenizedStream
-from cadenza.data.text.sources import documents
-from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments, WindowedStream
+from cadenza.data.text.prepared.cut import Cut
+from cadenza.data.text.prepared.prepare import Prepared, prepared
+from cadenza.data.text.sources import stream, streamed
 
 
 def build_dataspec(
@@ -20,25 +27,36 @@ def build_dataspec(
 ) -> DataSpec:
     """Masked-LM batches of this rank, to train on or to evaluate.
 
+    Token ids of files are made once and kept on disk (`data.cache_dir`).
+
     Args:
         batch_size: sequences in a batch of this device.
         seed: of the order and of the masks.
-        packed: whether rows hold several documents, with `document_ids`; see `cadenza.data.text.packing`.
+        packed: whether rows hold several documents, with `document_ids`; see
+            `cadenza.data.text.datasets.packing`.
 
     Raises:
         DataError: no such source, or fewer sequences than one batch of all devices.
     """
-    collator = masked_collator(cfg, tokenizer, train, seed)
-    texts = documents(cfg, train, seed)
-    options = tokenizer, cfg.max_seq_len, cfg.long_documents == "split"
-    if isinstance(texts, list):
-        dataset = TokenizedDocuments(texts, *options)
-        if packed:
-            dataset = PackedDocuments(dataset, cfg.max_seq_len, seed)
+    collator, counts = masked_collator(cfg, tokenizer, train, seed), None
+    cut = masked_cut(cfg)
+    if streamed(cfg, train):
+        kind = PackedStream if packed else TokenizedStream
+        dataset: Any = kind(stream(cfg, train, seed), tokenizer, cfg.max_seq_len, cut.split, fixed=not train)
     else:
-        dataset = (PackedStream if packed else TokenizedStream)(texts, *options, fixed=not train)
-    loader = data_loader(cfg, dataset, _counts(texts, dataset), collator, train, batch_size, seed)
+
+        def of(found: Prepared) -> Drawn:
+            rows = TokenizedDocuments(found.rows, tokenizer)
+            return PackedDocuments(rows, cfg.max_seq_len, seed) if packed else rows
+
+        dataset, counts = _finite(cfg, tokenizer, cut, train, seed, of)
+    loader = data_loader(cfg, dataset, counts, collator, train, batch_size, seed)
     return DataSpec(loader, batch_transforms=collator.mask, get_num_tokens_in_batch=count_tokens)
+
+
+def masked_cut(cfg: TextConfig) -> Cut:
+    """How documents become rows of masked LM; [CLS] and [SEP] take two of `max_seq_len` tokens."""
+    return Cut(cfg.max_seq_len - 2, cfg.long_documents == "split")
 
 
 def masked_collator(cfg: TextConfig, tokenizer: Any, train: bool, seed: int) -> MaskedLMCollator:
@@ -51,18 +69,70 @@ def build_causal_dataspec(
     cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int
 ) -> DataSpec:
     """Causal-LM batches of this rank: windows of documents; arguments and errors as in `build_dataspec`."""
-    texts = documents(cfg, train, seed)
-    if isinstance(texts, list):
-        dataset = WindowedDocuments(texts, tokenizer, cfg, seed)
+    counts = None
+    if streamed(cfg, train):
+        dataset: Any = WindowedStream(stream(cfg, train, seed), tokenizer, cfg, fixed=not train)
     else:
-        dataset = WindowedStream(texts, tokenizer, cfg, fixed=not train)
+
+        def of(found: Prepared) -> Drawn:
+            return WindowedDocuments(found.rows, tokenizer, cfg, seed)
+
+        dataset, counts = _finite(cfg, tokenizer, Cut(None), train, seed, of)
     collator = CausalLMCollator(tokenizer, cfg.boundary_loss)
-    loader = data_loader(cfg, dataset, _counts(texts, dataset), collator, train, batch_size, seed)
+    loader = data_loader(cfg, dataset, counts, collator, train, batch_size, seed)
     return DataSpec(loader, get_num_tokens_in_batch=count_tokens)
 
 
-def _counts(texts: Any, dataset: Any) -> str | None:
-    return f"{len(texts)} documents and {len(dataset)} sequences" if isinstance(texts, list) else None
+def prepare_parts(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> list[tuple[Prepared, float]]:
+    """The prepared rows of each source, with its share of the rows of an epoch.
+
+    Of a mixture, each source gives its share of `data.eval_documents`, too.
+    """
+    parts = cfg.parts()
+    if not train and cfg.eval_source is not None:
+        parts = [(replace(cfg, source="python_docs", mixture=None), 1.0)]  # `source` isn't read
+    limits = [cfg.eval_documents] * len(parts)
+    if cfg.eval_documents is not None and len(parts) > 1:
+        limits = [max(n, 1) for n in apportioned(cfg.eval_documents, [share for _, share in parts])]
+    return [
+        (prepared(replace(part, eval_documents=limit), tokenizer, cut, train), share)
+        for (part, share), limit in zip(parts, limits, strict=True)
+    ]
+
+
+def prepare(cfg: TextConfig, tokenizer: Any, causal: bool) -> dict[str, list[Prepared]]:
+    """The prepared rows `to train on` and `to evaluate`, of each source, made if they aren't there yet.
+
+    Raises:
+        DataError: a stream, and errors of `prepared`.
+    """
+    cut = Cut(None) if causal else masked_cut(cfg)
+    found = {}
+    for name, train in (("to train on", True), ("to evaluate", False)):
+        if streamed(cfg, train):
+            right = "data.stream=false downloads a Hub data set"
+            raise DataError(f"data.source: {cfg.source} is a stream; {right}")
+        found[name] = [part for part, _ in prepare_parts(cfg, tokenizer, cut, train)]
+    return found
+
+
+def _finite(
+    cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool, seed: int, of: Callable[[Prepared], Drawn]
+) -> tuple[Drawn, str]:
+    """The data set of all sources, made of each by `of`, and its size in words."""
+    found, shares = zip(*prepare_parts(cfg, tokenizer, cut, train), strict=True)
+    sets = [of(part) for part in found]
+    if empty := [index for index, rows in enumerate(sets) if len(sets) > 1 and not len(rows)]:
+        raise DataError(f"data.mixture[{empty[0]}] gives no rows to {'train on' if train else 'evaluate'}")
+    joined = sets[0] if len(sets) == 1 else Mixture(sets, shares, seed) if train else Joined(sets)
+    joined.unknown_share = unknown_share(found)
+    return joined, f"{sum(part.documents for part in found)} documents and {len(joined)} sequences"
+
+
+def unknown_share(parts: tuple[Prepared, ...]) -> float:
+    """The share of unknown tokens in all parts, in [0, 1]."""
+    unknown, tokens = (sum(getattr(p.counts, name) for p in parts) for name in ("unknown", "tokens"))
+    return unknown / max(tokens, 1)
 
 
 def count_tokens(batch: Batch) -> dict[str, int]:

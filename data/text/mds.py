@@ -31,4 +31,4 @@ def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
     except Exception as error:
         folder = cfg.remote or cfg.local
         raise DataError(f"data.source: mds at {folder}, split {split}, can't be read ({error})") from error
-    return Texts(dataset, cfg.text_field, cfg.on_bad_row == "skip")
+    return Texts(dataset, cfg)

@@ -28,30 +28,31 @@ def python_docs() -> tuple[str, ...]:
     """
     from pydoc_data.topics import topics
 
-    paths = list(_modules(Path(sysconfig.get_path("stdlib"))))
-    kept = cache_folder() / "python_docs" / f"{_digest(paths, topics)}.json"
+    kept = cache_folder() / "python_docs" / f"{digest()}.json"
     if (found := _kept(kept)) is not None:
         return found
     documents = [topics[name] for name in sorted(topics)]
-    documents += ["\n\n".join(_docstrings(path)) for path in paths]
+    documents += ["\n\n".join(_docstrings(path)) for path in _modules()]
     texts = tuple(text for text in documents if text.strip())
     _keep(texts, kept)
     return texts
 
 
-def _modules(root: Path) -> Iterator[Path]:
+def _modules() -> list[Path]:
     """The modules of the standard library, in the order of their paths."""
     found = []
-    for folder, within, files in os.walk(root):
+    for folder, within, files in os.walk(sysconfig.get_path("stdlib")):
         within[:] = [name for name in within if name not in SKIPPED]
         found += [Path(folder, name) for name in files if name.endswith(".py")]
-    return iter(sorted(found))
+    return sorted(found)
 
 
-def _digest(paths: list[Path], topics: dict[str, str]) -> str:
+def digest() -> str:
     """A hash of what the text depends on: the version of Python, the topics, the files' sizes and times."""
+    from pydoc_data.topics import topics
+
     digest = hashlib.sha256(f"{FORMAT} {sys.version} {sorted(topics.items())}".encode())
-    for path in paths:
+    for path in _modules():
         stat = path.stat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

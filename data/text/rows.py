@@ -1,21 +1,25 @@
-"""The text of rows: one field of each."""
+"""The document of rows: the text or the token ids in one field of each."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from cadenza.data.errors import BadRow, check_field
 from cadenza.data.text.bad_rows import kept
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.encoding import Document
 
 
 class Texts:
-    """The values of `field` in `rows`, a stream; with `skip`, bad rows are left out."""
+    """The documents in `rows`, a stream; bad rows are treated as `cfg` says."""
 
-    def __init__(self, rows: Iterable[Any], field: str, skip: bool = False) -> None:
-        self.rows, self.field, self.skip = rows, field, skip
+    def __init__(self, rows: Iterable[Any], cfg: TextConfig) -> None:
+        self.rows, self.cfg = rows, cfg
 
-    def __iter__(self) -> Iterator[str]:
-        found = (text_or_bad(row, self.field, "a row of the stream") for row in self.rows)
-        return kept(found, self.skip, "data.source: the stream")
+    def __iter__(self) -> Iterator[Document]:
+        found = (document_or_bad(row, self.cfg, "a row of the stream") for row in self.rows)
+        return kept(found, self.cfg.on_bad_row == "skip", "data.source: the stream")
 
     def set_epoch(self, epoch: int) -> None:
         """Let a Hub stream shuffle anew."""
@@ -29,25 +33,40 @@ class RepeatedFields(dict):
     repeated: Collection[str] = ()
 
 
-def column_of(field: str, columns: Collection[str], where: str) -> str:
-    """The column with the text: `field` itself or, for `meta.body`, `meta`.
+def column_of(cfg: TextConfig, columns: Collection[str], where: str) -> str:
+    """The column with the document: `text_field` itself or, for `meta.body`, `meta`; likewise `ids_field`.
 
     Raises:
         DataError: there is no such column.
     """
+    key, field = cfg.field
     head = field.partition(".")[0]
     if field not in columns and head in columns:
         return head
-    check_field("text_field", field, columns, where)
+    check_field(key, field, columns, where)
     return field
 
 
-def text_or_bad(row: Any, field: str, where: str) -> str | BadRow:
-    """`text_of`, or its error."""
+def document_or_bad(row: Any, cfg: TextConfig, where: str) -> Document | BadRow:
+    """`text_of` or, with `data.ids_field`, `ids_of`; or its error."""
     try:
-        return text_of(row, field, where)
+        return (ids_of if cfg.ids_field else text_of)(row, cfg.field[1], where)
     except BadRow as error:
         return error
+
+
+def ids_of(row: Any, field: str, where: str) -> np.ndarray:
+    """The token ids (tokens,) int32 in `field` of `row`: a list or an array of integers, not below zero.
+
+    Raises:
+        BadRow: there is no such field, or something else in it; the message names `where`.
+    """
+    ids = np.asarray(_value(row, field, where, "ids_field"))
+    if ids.size == 0:
+        return np.zeros(0, dtype=np.int32)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
+        raise BadRow(f"data.ids_field: {field!r} of {where} holds no list of token ids, integers from 0 on")
+    return ids.astype(np.int32)
 
 
 def text_of(row: Any, field: str, where: str) -> str:
@@ -58,7 +77,7 @@ def text_of(row: Any, field: str, where: str) -> str:
     Raises:
         BadRow: there is no such field, or no text in it; the message names `where`.
     """
-    text = _value(row, field, where)
+    text = _value(row, field, where, "text_field")
     if not isinstance(text, str):
         raise BadRow(f"data.text_field: {field!r} of {where} holds {type(text).__name__}, not text")
     try:
@@ -70,22 +89,20 @@ def text_of(row: Any, field: str, where: str) -> str:
     return text
 
 
-def _value(row: Any, field: str, where: str) -> Any:
+def _value(row: Any, field: str, where: str, key: str) -> Any:
     if field in row:
-        return _named(row, field, where)
+        return _named(row, field, where, key)
     value, outer = row, ""
     for name in field.split("."):
         if not isinstance(value, Mapping) or name not in value:
-            raise BadRow(f"data.text_field: {where} has no {field!r}; {_instead(value, outer)}")
-        value, outer = _named(value, name, where), f"{outer}.{name}".lstrip(".")
+            raise BadRow(f"data.{key}: {where} has no {field!r}; {_instead(value, outer)}")
+        value, outer = _named(value, name, where, key), f"{outer}.{name}".lstrip(".")
     return value
 
 
-def _named(row: Any, name: str, where: str) -> Any:
+def _named(row: Any, name: str, where: str, key: str) -> Any:
     if isinstance(row, RepeatedFields) and name in row.repeated:
-        raise BadRow(
-            f"data.text_field: {where} has {name!r} more than once; which one is meant isn't defined"
-        )
+        raise BadRow(f"data.{key}: {where} has {name!r} more than once; which one is meant isn't defined")
     return row[name]
 
 

@@ -12,7 +12,7 @@ from cadenza.recipe.schema import Recipe, Run
 # Section -> keys that may hold a path; of those that may hold a name as well, only `~` tells a path.
 PATHS = {
     "train": ("run_folder", "load_path"),
-    "data": ("source", "eval_source", "remote", "local", "root"),
+    "data": ("source", "eval_source", "mixture", "remote", "local", "root", "cache_dir"),
     "tokenizer": ("name", "cache_dir"),
     "model": ("pretrained",),
 }
@@ -31,9 +31,11 @@ def expand(recipe: Run) -> None:
 
 
 def expanded(value: object) -> object:
-    """`value` with `~` replaced by the home folder if it is a text that begins so, or a list of such."""
+    """`value` with `~` replaced by the home folder if it is a text that begins so, or holds such."""
     if isinstance(value, list):
         return [expanded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: expanded(item) for key, item in value.items()}
     return str(home(value)) if isinstance(value, str) and value.startswith("~") else value
 
 

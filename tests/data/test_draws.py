@@ -20,9 +20,9 @@ from cadenza.data import (
     build_image_dataspec,
     hub,
 )
-from cadenza.data.text.packing import PackedStream
+from cadenza.data.text.datasets.packing import PackedStream
+from cadenza.data.text.datasets.windows import WindowedStream
 from cadenza.data.text.sources import Texts
-from cadenza.data.text.windows import WindowedStream
 
 DOCUMENTS, LENGTH = 48, 12
 FINITE = ("masked", "packed", "windows", "arrays", "files")
@@ -241,8 +241,10 @@ def test_draws_of_a_stream_are_numbered_by_pass_rank_and_worker(monkeypatch, kin
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     monkeypatch.setattr(dist, "get_global_rank", lambda: 2)
     for worker in (None, SimpleNamespace(num_workers=4, id=1)):
-        monkeypatch.setattr("cadenza.data.text.sequences.get_worker_info", lambda worker=worker: worker)
-        stream = kind(Texts(rows, "text"), Numbers(), *options, fixed=fixed)
+        monkeypatch.setattr(
+            "cadenza.data.text.datasets.sequences.get_worker_info", lambda worker=worker: worker
+        )
+        stream = kind(Texts(rows, TextConfig()), Numbers(), *options, fixed=fixed)
         workers, index = (4, 1) if worker else (1, 0)
         for pass_ in (0, 0, 0) if fixed else (0, 1, 2):
             start = pass_ * 2**40 + 2 * workers + index

@@ -66,7 +66,9 @@ def test_images_have_no_draws(tmp_path):
 
 def loaded(seed, rank, batch, monkeypatch):
     monkeypatch.setattr(dist, "get_global_rank", lambda: rank)
-    state = SimpleNamespace(timestamp=Timestamp(batch=batch), load_path="a.pt", rank_zero_seed=17)
+    state = SimpleNamespace(
+        timestamp=Timestamp(batch=batch), load_path="a.pt", rank_zero_seed=17, train_dataloader=None
+    )
     Resuming(seed).after_load(state, None)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from cadenza.data import hub
+from cadenza.data import TokenizedDocuments, hub, pieces
+from cadenza.data.text.datasets.windows import WindowedDocuments
+from cadenza.data.text.prepared.cut import Cut
 
 TEXTS = [f"document number {n} says {n * n}" for n in range(40)]
 
@@ -31,6 +33,21 @@ class Tagged(Words):
 
     def __call__(self, texts, **_):
         return {"input_ids": [7, 8]} if isinstance(texts, str) else super().__call__(texts)
+
+
+def tokenized(texts, tokenizer, max_seq_len, split=False):
+    """The sequences of these texts, in memory."""
+    return TokenizedDocuments(list(pieces(texts, tokenizer, Cut(max_seq_len - 2, split))), tokenizer)
+
+
+def windowed(texts, tokenizer, cfg, seed):
+    """The windows of these texts, in memory."""
+    return WindowedDocuments(list(pieces(texts, tokenizer, Cut(None))), tokenizer, cfg, seed)
+
+
+def lengths(dataset):
+    """The tokens of each row."""
+    return [len(dataset[index]["input_ids"]) for index in range(len(dataset))]
 
 
 def tokenizer(words=40):

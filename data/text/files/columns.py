@@ -4,39 +4,40 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from cadenza.data.errors import DataError, one_line
+from cadenza.data.text.encoding import Document
 from cadenza.data.text.files.opened import seekable
 from cadenza.data.text.files.place import Place
-from cadenza.data.text.rows import column_of, text_or_bad
+from cadenza.data.text.rows import column_of, document_or_bad
 
 FILE = b"ARROW1"  # how a file of the IPC file format begins
 CONTINUES = b"\xff\xff\xff\xff"  # before each message of the stream format
 END = CONTINUES + b"\0\0\0\0"
 
 
-def parquet_texts(place: Place) -> Iterator[str | DataError]:
+def parquet_texts(place: Place) -> Iterator[Document | DataError]:
     """The documents of `place`; of the columns only the one with the text is read."""
     import pyarrow.parquet as parquet
 
     def batches(file: IO[bytes]) -> Iterator[Any]:
         with parquet.ParquetFile(file, page_checksum_verification=True) as table:
             column = _column(table.schema_arrow.names, place)
-            field = place.cfg.text_field
+            field = place.cfg.field[1]
             leaf = any(path.path == field for path in _paths(table))
             yield from table.iter_batches(columns=[field if leaf else column])
 
     return _texts(place, "parquet", batches)
 
 
-def arrow_texts(place: Place) -> Iterator[str | DataError]:
+def arrow_texts(place: Place) -> Iterator[Document | DataError]:
     """The documents of `place`, in Arrow's IPC file format or stream format."""
     return _texts(place, "arrow", lambda file: _arrow_batches(file, place))
 
 
-def _texts(place: Place, kind: str, batches: Any) -> Iterator[str | DataError]:
+def _texts(place: Place, kind: str, batches: Any) -> Iterator[Document | DataError]:
     import pyarrow as pa
 
     place.unit = "row"
-    with seekable(place.path) as file:
+    with seekable(place.path, place.watch) as file:
         try:
             for batch in batches(file):
                 yield from _of_batch(batch, place)
@@ -46,7 +47,7 @@ def _texts(place: Place, kind: str, batches: Any) -> Iterator[str | DataError]:
             ) from error
 
 
-def _of_batch(batch: Any, place: Place) -> Iterator[str | DataError]:
+def _of_batch(batch: Any, place: Place) -> Iterator[Document | DataError]:
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:  # row by row, to find which
@@ -58,7 +59,7 @@ def _of_batch(batch: Any, place: Place) -> Iterator[str | DataError]:
         except UnicodeDecodeError as error:
             yield place.bad(f"is not UTF-8 (byte 0x{error.object[error.start]:02x})")
         else:
-            yield text_or_bad(value, place.cfg.text_field, place.row)
+            yield document_or_bad(value, place.cfg, place.row)
 
 
 def _arrow_batches(file: IO[bytes], place: Place) -> Iterator[Any]:
@@ -88,7 +89,7 @@ def _check_end(file: IO[bytes]) -> None:
 
 
 def _column(names: list[str], place: Place) -> str:
-    column = column_of(place.cfg.text_field, names, place.path)
+    column = column_of(place.cfg, names, place.path)
     if names.count(column) > 1:
         raise DataError(f"{place.file} has more than one column {column!r}")
     return column

@@ -7,20 +7,21 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from cadenza.data.errors import BadRow, DataError, one_line
+from cadenza.data.errors import DataError, one_line
+from cadenza.data.text.encoding import Document
 from cadenza.data.text.files.encodings import BOM, unfit
 from cadenza.data.text.files.json_list import JsonList
 from cadenza.data.text.files.place import Place
-from cadenza.data.text.rows import RepeatedFields, text_or_bad
+from cadenza.data.text.rows import RepeatedFields, document_or_bad
 
 
-def json_lines(place: Place) -> Iterator[str | DataError]:
+def json_lines(place: Place) -> Iterator[Document | DataError]:
     """The documents of `place`, a JSON object a line; blank lines are none."""
     with place.decoded(newline="\n") as file:
         yield from _of_lines(file, place)
 
 
-def json_texts(place: Place) -> Iterator[str | DataError]:
+def json_texts(place: Place) -> Iterator[Document | DataError]:
     """The documents of `place`, a list of JSON objects or JSON lines."""
     with place.decoded(newline="\n") as text:
         start = ""
@@ -33,14 +34,14 @@ def json_texts(place: Place) -> Iterator[str | DataError]:
             yield from _of_lines(chain(begun, text), place)
 
 
-def _of_lines(lines: Iterable[str], place: Place) -> Iterator[str | DataError]:
+def _of_lines(lines: Iterable[str], place: Place) -> Iterator[Document | DataError]:
     for line in place.counted(lines):
         text = line.strip().lstrip(BOM)  # files that were joined have a BOM within, too
         if text:
             yield _text_of_line(text, place, cut=not line.endswith("\n"))
 
 
-def _text_of_line(text: str, place: Place, cut: bool) -> str | DataError:
+def _text_of_line(text: str, place: Place, cut: bool) -> Document | DataError:
     if found := unfit(text, place.cfg.encoding):
         return place.bad(found[1], cut=cut)
     try:
@@ -50,7 +51,7 @@ def _text_of_line(text: str, place: Place, cut: bool) -> str | DataError:
     return _text_of(row, place)
 
 
-def _of_list(text: io.TextIOWrapper, place: Place) -> Iterator[str | DataError]:
+def _of_list(text: io.TextIOWrapper, place: Place) -> Iterator[Document | DataError]:
     place.unit = "row"
     elements = JsonList(text, _fields)
     try:
@@ -64,10 +65,10 @@ def _of_list(text: io.TextIOWrapper, place: Place) -> Iterator[str | DataError]:
         ) from error
 
 
-def _text_of(row: Any, place: Place) -> str | BadRow | DataError:
+def _text_of(row: Any, place: Place) -> Document | DataError:
     if not isinstance(row, dict):
         return place.bad(f"is of type {type(row).__name__}; it must be an object with fields")
-    return text_or_bad(row, place.cfg.text_field, place.row)
+    return document_or_bad(row, place.cfg, place.row)
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

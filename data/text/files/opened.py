@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from cadenza.data.text.files.encodings import KEPT, codec
 from cadenza.data.text.files.kinds import compression_of
 from cadenza.data.text.files.streams import StreamReader
 
+Watch = Callable[[IO[bytes]], None] | None  # is handed the file as it stands on the disk
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -38,7 +39,7 @@ def named(path: str, key: str, place: Any) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Any]:
+def opened(path: str, watch: Watch = None) -> Iterator[Any]:
     """The bytes of the file at `path`, decompressed while they are read."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(0, "not a regular file")
@@ -46,11 +47,15 @@ def opened(path: str) -> Iterator[Any]:
     if compression and os.path.getsize(path) == 0:
         raise EOFError("no bytes at all")  # some decompressors read it as a file without lines
     with open(path, "rb") as file, _decompressed(file, compression) as stream:
+        if watch is not None:
+            watch(file)
         yield stream
 
 
 @contextmanager
-def decoded(path: str, encoding: str, where: str, newline: str | None) -> Iterator[io.TextIOWrapper]:
+def decoded(
+    path: str, encoding: str, where: str, newline: str | None, watch: Watch = None
+) -> Iterator[io.TextIOWrapper]:
     """The text of the file at `path`, without its byte order mark; bytes that don't fit are marked.
 
     Args:
@@ -60,14 +65,14 @@ def decoded(path: str, encoding: str, where: str, newline: str | None) -> Iterat
     """
     with opened(path) as file:
         name = codec(encoding, file.read(4), where)
-    with opened(path) as file:
+    with opened(path, watch) as file:
         yield io.TextIOWrapper(file, name, KEPT, newline)
 
 
 @contextmanager
-def seekable(path: str) -> Iterator[IO[bytes]]:
+def seekable(path: str, watch: Watch = None) -> Iterator[IO[bytes]]:
     """The same, for formats that are read from the end; what was compressed goes to a temporary file."""
-    with opened(path) as stream:
+    with opened(path, watch) as stream:
         if not compression_of(path):
             yield stream
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cadenza.data.errors import BadRow, DataError
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.files.opened import decoded
+from cadenza.data.text.files.opened import Watch, decoded
 
 CUT = "; the file ends within this line, so it may be cut short"
 
@@ -19,6 +19,7 @@ class Place:
     Args:
         key: the key of the recipe that names the file.
         unit: `line` or `row`.
+        watch: is handed the file when it is opened.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Place:
     cfg: TextConfig
     unit: str = "line"
     number: int = 0
+    watch: Watch = None
 
     @property
     def file(self) -> str:
@@ -44,7 +46,7 @@ class Place:
 
     def decoded(self, newline: str | None) -> AbstractContextManager[io.TextIOWrapper]:
         """The text of the file; `newline` as in `open`."""
-        return decoded(self.path, self.cfg.encoding, self.file, newline)
+        return decoded(self.path, self.cfg.encoding, self.file, newline, self.watch)
 
     def counted(self, rows: Iterable[str]) -> Iterator[str]:
         """`rows`, each of which becomes the last one."""

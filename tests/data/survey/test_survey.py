@@ -5,16 +5,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from words import Words, texts
+from words import Words, lengths, texts, tokenized, windowed
 
 from cadenza.data.survey.examples import TOKENS, examples
 from cadenza.data.survey.facts import facts
 from cadenza.data.survey.histogram import draw
 from cadenza.data.survey.unknown import unknown_words
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.packing import PackedDocuments
-from cadenza.data.text.sequences import TokenizedDocuments
-from cadenza.data.text.windows import WindowedDocuments
+from cadenza.data.text.datasets.packing import PackedDocuments
 
 
 class Decoder(Words):
@@ -40,8 +38,8 @@ def test_rows_are_those_of_training(split):
     corpus, tokenizer = texts(500), Words()
     cfg = TextConfig(max_seq_len=64, long_documents="split" if split else "truncate")
     found = facts(corpus, tokenizer, cfg, causal=False)
-    trained = TokenizedDocuments(corpus, tokenizer, 64, split)
-    assert found.rows.tolist() == [len(row) for row in trained.sequences]
+    trained = tokenized(corpus, tokenizer, 64, split)
+    assert found.rows.tolist() == lengths(trained)
     packed = PackedDocuments(trained, 64, seed=3)
     assert abs(len(packed) - found.packed) <= 1, "the order in which rows are packed differs"
     assert found.packed_padding == pytest.approx(packed.waste, abs=0.01)
@@ -51,7 +49,7 @@ def test_rows_are_those_of_training(split):
 def test_windows_are_full_and_lose_nothing():
     corpus, cfg = texts(200), TextConfig(max_seq_len=64)
     found = facts(corpus, Decoder(), cfg, causal=True)
-    assert len(found.rows) == len(WindowedDocuments(corpus, Decoder(), cfg, seed=0))
+    assert len(found.rows) == len(windowed(corpus, Decoder(), cfg, seed=0))
     assert set(found.rows[:-1]) == {64}
     assert (found.packed, found.packed_padding, found.cut) == (None, None, 0)
 

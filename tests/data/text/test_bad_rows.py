@@ -6,8 +6,8 @@ import re
 import pytest
 
 from cadenza.data import DataError, TextConfig, documents
+from cadenza.data.text.finite import Finite
 from cadenza.data.text.rows import Texts
-from cadenza.data.text.sources import finite
 
 BAD = ['{"body": 1}', "nothing", '{"text": 5}', '{"text": "\\ud800"}']
 
@@ -65,26 +65,26 @@ def test_a_source_of_bad_rows_alone_is_an_error(tmp_path):
 def test_a_field_that_no_row_has_is_an_error(tmp_path):
     source = written(tmp_path / "a.jsonl", [row("a")] * 3)
     with pytest.raises(DataError, match=r"each of its 3 rows is bad; .* has no 'body'; it has text$"):
-        finite(source, TextConfig(text_field="body", on_bad_row="skip"), "data.source")
+        list(Finite(source, TextConfig(text_field="body", on_bad_row="skip"), "data.source"))
 
 
 STREAM = [{"text": "a"}, {"body": 1}, {"text": None}, {"text": "b"}]
 
 
 def test_a_stream_skips_too_and_says_so_after_each_pass(capsys):
-    texts = Texts(STREAM, "text", skip=True)
+    texts = Texts(STREAM, TextConfig(on_bad_row="skip"))
     said = "data.source: the stream: 2 of 4 rows are bad and left out; the first: data.text_field: a row of "
     for _ in range(2):
         assert list(texts) == ["a", "b"]
         assert capsys.readouterr().out == f"{said}the stream has no 'text'; it has body\n"
     with pytest.raises(DataError, match=r"^data.text_field: a row of the stream has no 'text'; it has body$"):
-        list(Texts(STREAM, "text"))
+        list(Texts(STREAM, TextConfig()))
     with pytest.raises(DataError, match=r"^data.source: the stream: each of its 2 rows is bad; the first: "):
-        list(Texts(STREAM[1:3], "text", skip=True))
+        list(Texts(STREAM[1:3], TextConfig(on_bad_row="skip")))
 
 
 def test_a_pass_that_ends_early_says_what_was_left_out_so_far(capsys):
-    rows = iter(Texts(STREAM * 2, "text", skip=True))
+    rows = iter(Texts(STREAM * 2, TextConfig(on_bad_row="skip")))
     assert [next(rows), next(rows)] == ["a", "b"]
     rows.close()
     assert re.search("2 of 4 rows are bad", capsys.readouterr().out)
@@ -94,4 +94,4 @@ def test_an_error_that_is_no_bad_row_is_never_skipped(tmp_path):
     source = written(tmp_path / "a.jsonl", [row("a")])
     (tmp_path / "b.jsonl.gz").write_bytes(b"")
     with pytest.raises(DataError, match="is cut short or no gzip file"):
-        finite([source, f"{tmp_path}/b.jsonl.gz"], TextConfig(on_bad_row="skip"), "data.source")
+        list(Finite([source, f"{tmp_path}/b.jsonl.gz"], TextConfig(on_bad_row="skip"), "data.source"))

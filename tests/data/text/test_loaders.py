@@ -19,8 +19,8 @@ from cadenza.data import (
     unigram_entropy,
 )
 from cadenza.data.text import sources
-from cadenza.data.text.packing import PackedStream
-from cadenza.data.text.sequences import TokenizedStream
+from cadenza.data.text.datasets.packing import PackedStream
+from cadenza.data.text.datasets.sequences import TokenizedStream
 from cadenza.data.text.sources import Texts
 
 WORDS = Tagged()
@@ -39,8 +39,8 @@ def corpus(tmp_path):
 @pytest.fixture
 def stream(monkeypatch):
     """A stream of such documents in the place of a Hub set."""
-    texts = Texts([{"text": " ".join(["w"] * n)} for n in range(6, 26)], "text")
-    monkeypatch.setattr(sources, "_hub_stream", lambda cfg, train, seed: texts)
+    texts = Texts([{"text": " ".join(["w"] * n)} for n in range(6, 26)], TextConfig())
+    monkeypatch.setattr(sources, "hub_stream", lambda cfg, train, seed: texts)
     return {"source": "some/set"}
 
 
@@ -139,18 +139,21 @@ def test_packed_rows_are_counted_in_place_of_sequences(corpus):
         build(values, packed=True, batch_size=rows + 1)
 
 
+def rows_of(spec):
+    """All rows of a finite data set."""
+    return map(spec.dataloader.dataset.__getitem__, range(len(spec.dataloader.dataset)))
+
+
 def test_options_of_causal_windows_arrive(corpus):
     values = {**corpus, "max_seq_len": 27}
     plain, tagged = (build({**values, **more}, "causal") for more in ({}, {"domain_tag": "web"}))
-    assert sum(row["tagged"].sum().item() for row in plain.dataloader.dataset.rows) == 0
-    assert sum(row["tagged"].sum().item() for row in tagged.dataloader.dataset.rows) == 40
+    assert sum(row["tagged"].sum().item() for row in rows_of(plain)) == 0
+    assert sum(row["tagged"].sum().item() for row in rows_of(tagged)) == 40
     assert plain.dataloader.collate_fn.boundary_loss is True
     apart = build({**values, "boundary_loss": False}, "causal")
     assert apart.dataloader.collate_fn.boundary_loss is False
     often = build({**values, "upsample_from": 25, "upsample_times": 3}, "causal")
-    words = [
-        sum(int((row["input_ids"] > 4).sum()) for row in s.dataloader.dataset.rows) for s in (plain, often)
-    ]
+    words = [sum(int((row["input_ids"] > 4).sum()) for row in rows_of(s)) for s in (plain, often)]
     assert words == [sum(range(6, 26)), sum(range(6, 26)) + 2 * 25]
 
 

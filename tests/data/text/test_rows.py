@@ -5,7 +5,7 @@ import json
 import pytest
 from text_files import read
 
-from cadenza.data import DataError
+from cadenza.data import DataError, TextConfig
 from cadenza.data.errors import BadRow
 from cadenza.data.text.rows import Texts, column_of, text_of
 
@@ -14,7 +14,7 @@ def test_a_field_within_a_field():
     row = {"meta": {"body": "a", "more": {"deep": "b"}}, "text": "c"}
     assert text_of(row, "meta.body", "here") == "a"
     assert text_of(row, "meta.more.deep", "here") == "b"
-    assert list(Texts([row, row], "meta.body")) == ["a", "a"], "of a stream"
+    assert list(Texts([row, row], TextConfig(text_field="meta.body"))) == ["a", "a"], "of a stream"
 
 
 def test_a_field_with_a_dot_in_its_name_is_preferred():
@@ -67,8 +67,8 @@ def test_a_name_that_stands_twice_on_the_way_is_refused(tmp_path, line):
 
 
 def test_the_column_that_is_read():
-    assert column_of("text", ["id", "text"], "x") == "text"
-    assert column_of("meta.body", ["meta", "meta.body"], "x") == "meta.body"
-    assert column_of("meta.body", ["meta"], "x") == "meta"
+    assert column_of(TextConfig(text_field="text"), ["id", "text"], "x") == "text"
+    assert column_of(TextConfig(text_field="meta.body"), ["meta", "meta.body"], "x") == "meta.body"
+    assert column_of(TextConfig(text_field="meta.body"), ["meta"], "x") == "meta"
     with pytest.raises(DataError, match=r"^data.text_field: x has no 'body.meta'; it has meta$"):
-        column_of("body.meta", ["meta"], "x")
+        column_of(TextConfig(text_field="body.meta"), ["meta"], "x")

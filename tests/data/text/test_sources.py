@@ -53,12 +53,12 @@ def test_a_tokenizer_is_trained_on_the_first_training_documents(source, monkeypa
     train = documents(cfg, train=True)
     assert list(train_texts(cfg)) == train
     assert list(train_texts(cfg, limit=3)) == train[:3]
-    monkeypatch.setattr(sources, "documents", lambda cfg, train: map(str, range(100_010)))
+    monkeypatch.setattr(sources, "_of_part", lambda cfg, train, say: map(str, range(100_010)))
     assert sum(1 for _ in train_texts(cfg)) == 100_000
 
 
 def test_python_docs_by_its_name(monkeypatch, source):
-    monkeypatch.setattr(sources, "python_docs", lambda: ("a", "b"))
+    monkeypatch.setattr("cadenza.data.text.python_docs.python_docs", lambda: ("a", "b"))
     assert documents(TextConfig(eval_source=source), train=True) == ["a", "b"]
     assert documents(TextConfig(source=source, eval_source="python_docs"), train=False) == ["a", "b"]
 
@@ -199,11 +199,11 @@ def test_what_is_wrong_with_a_hub_set_is_said(asked, monkeypatch):
 
 
 def test_every_row_of_a_stream_is_checked():
-    texts = Texts([{"text": "a"}, {"body": "b"}], "text")
+    texts = Texts([{"text": "a"}, {"body": "b"}], TextConfig())
     with pytest.raises(DataError, match=r"a row of the stream has no 'text'; it has body$"):
         list(texts)
     with pytest.raises(DataError, match=r"'text' of a row of the stream holds int, not text$"):
-        list(Texts([{"text": 5}], "text"))
+        list(Texts([{"text": 5}], TextConfig()))
     texts.set_epoch(3)  # rows that know no epoch are left as they are
 
 

@@ -99,7 +99,7 @@ def test_a_wrong_field_or_a_broken_set_is_said(asked, monkeypatch):
 
 
 def test_an_error_in_a_loading_process_is_said_as_in_this_one():
-    rows = Texts([{"text": "a b c"}] * 3 + [{"body": 1}], "text")
+    rows = Texts([{"text": "a b c"}] * 3 + [{"body": 1}], TextConfig())
     said = r"^data.text_field: a row of the stream has no 'text'; it has body$"
     for workers in (0, 1):
         dataset = TokenizedStream(rows, train_wordpiece(TEXTS, 300), 16, split=False)

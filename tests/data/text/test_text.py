@@ -5,7 +5,6 @@ import gzip
 import json
 import logging
 import math
-import sys
 from collections import Counter
 
 import numpy as np
@@ -13,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from words import tokenized
 
 from cadenza.data import (
     DataError,
     EpochSampler,
     TextConfig,
-    TokenizedDocuments,
     TokenizedStream,
     TokenizerConfig,
     build_dataspec,
@@ -30,8 +29,8 @@ from cadenza.data import (
     train_wordpiece,
     unigram_entropy,
 )
+from cadenza.data.text.datasets.windows import TaggedDocuments
 from cadenza.data.text.vocabulary import TRAINERS
-from cadenza.data.text.windows import TaggedDocuments, WindowedDocuments
 
 SENTENCES = [f"the {a} {b} jumps over {n} lazy dogs" for n in range(8) for a in "abcde" for b in "fghij"]
 
@@ -155,10 +154,10 @@ def test_what_is_wrong_with_a_tokenizer_is_said(tmp_path, monkeypatch, tokenizer
 def test_sequences(tokenizer, length):
     text = " ".join(SENTENCES[:3])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    first = TokenizedDocuments([text, "", "dogs"], tokenizer, length, split=False)
+    first = tokenized([text, "", "dogs"], tokenizer, length)
     assert len(first) == 2, "an empty document gives no sequence"
     assert first[0]["input_ids"].tolist() == [2, *ids[: length - 2], 3]
-    pieces = TokenizedDocuments([text], tokenizer, length, split=True)
+    pieces = tokenized([text], tokenizer, length, split=True)
     assert all(len(pieces[i]["input_ids"]) <= length for i in range(len(pieces)))
     assert [t for i in range(len(pieces)) for t in pieces[i]["input_ids"].tolist()[1:-1]] == ids
 
@@ -171,32 +170,17 @@ def test_long_documents_bring_no_warning(tokenizer):
     logging.getLogger("transformers").addHandler(handler)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = 4
-    sequences = TokenizedDocuments([" ".join(SENTENCES[:3])], tokenizer, 8, split=False).sequences
+    sequences = tokenized([" ".join(SENTENCES[:3])], tokenizer, 8).rows
     (piece,) = TaggedDocuments(tokenizer, TextConfig())([" ".join(SENTENCES[:3])])
     logging.getLogger("transformers").removeHandler(handler)
     assert said == []
     assert sequences[0].dtype == piece[0].dtype == np.int32, "a corpus in memory takes four bytes a token"
 
 
-@pytest.mark.parametrize(("count", "silent"), [(19_999, True), (20_000, False)])
-def test_progress_is_shown_where_it_takes_a_while(tokenizer, monkeypatch, count, silent):
-    shown = []
-
-    def tqdm(texts, **options):
-        shown.append(options)
-        return iter(())
-
-    for module in ("sequences", "windows"):
-        monkeypatch.setattr(sys.modules[f"cadenza.data.text.{module}"], "tqdm", tqdm)
-    TokenizedDocuments([""] * count, tokenizer, 8, split=False)
-    WindowedDocuments([""] * count, tokenizer, TextConfig(), seed=0)
-    assert shown == [{"desc": "tokenizing", "unit": "doc", "disable": silent}] * 2
-
-
 def test_draws_carry_the_epoch_and_ranks_share_no_sequence(tokenizer, monkeypatch):
     from composer.utils import dist
 
-    dataset = TokenizedDocuments(SENTENCES, tokenizer, 16, split=False)
+    dataset = tokenized(SENTENCES, tokenizer, 16)
     draws = {}
     for rank in range(2):
         monkeypatch.setattr(dist, "get_world_size", lambda: 2)

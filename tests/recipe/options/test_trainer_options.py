@@ -31,7 +31,8 @@ def told(tmp_path, monkeypatch):
     def told(*pairs, cuda=False, evaluation=LIST):
         given = {}
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(trainers, "Trainer", lambda **kwargs: given.update(kwargs))
+        trainer = SimpleNamespace(state=SimpleNamespace(callbacks=[]))
+        monkeypatch.setattr(trainers, "Trainer", lambda **kwargs: given.update(kwargs) or trainer)
         monkeypatch.setattr(dist, "broadcast_object_list", lambda objects: None)
         recipe = load([], [f"train.run_folder={tmp_path}", *pairs])
         task, settings = TASKS[type(recipe)](recipe), trainers.trainer_settings(recipe)

@@ -99,7 +99,7 @@ def test_a_window_that_is_too_large_is_named(tmp_path):
 
 
 def test_a_disk_error_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
-    def fail(path, encoding, where, newline):
+    def fail(path, encoding, where, newline, watch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(opened, "decoded", fail)

@@ -49,7 +49,7 @@ def test_a_list_is_read_in_its_own_order(corpus):
 
 
 def test_a_list_may_hold_python_docs_but_nothing_of_the_hub(corpus, monkeypatch):
-    monkeypatch.setattr("cadenza.data.text.sources.python_docs", lambda: ("docs",))
+    monkeypatch.setattr("cadenza.data.text.python_docs.python_docs", lambda: ("docs",))
     monkeypatch.setattr(hub, "reachable", lambda: False)
     assert documents(TextConfig(eval_source=["python_docs", f"{corpus}/b.txt"]), False) == ["docs", "b.txt"]
     with pytest.raises(

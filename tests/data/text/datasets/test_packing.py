@@ -7,15 +7,14 @@ import pytest
 import torch
 from families import batch, build
 from omegaconf import OmegaConf
-from words import Words, texts
+from words import Words, lengths, texts, tokenized
 
 from cadenza.algorithms import REGISTRY, apply_sequence_packing
 from cadenza.data import TextConfig, build_dataspec, build_tokenizer
-from cadenza.data.text import packing
 from cadenza.data.text.config import TokenizerConfig
-from cadenza.data.text.packing import PackedDocuments, PackedStream, first_fit, waste
+from cadenza.data.text.datasets import packing
+from cadenza.data.text.datasets.packing import PackedDocuments, PackedStream, first_fit, waste
 from cadenza.data.text.python_docs import python_docs
-from cadenza.data.text.sequences import TokenizedDocuments
 from cadenza.models import composer_model
 
 
@@ -36,15 +35,15 @@ def test_first_fit_at_its_edges():
 def test_waste_by_hand():
     assert waste([8, 2], 8) == 1 - 10 / 16
     assert waste(iter([8]), 8) == 0
-    source = TokenizedDocuments(["w"] * 3 + ["w w w"], Words(), 8, split=False)
+    source = tokenized(["w"] * 3 + ["w w w"], Words(), 8)
     assert PackedDocuments(source, 8, seed=0).waste == 1 - (3 * 3 + 5) / 16
 
 
 @pytest.mark.parametrize("capacity", [128, 512])
 def test_rows_hold_every_sequence_once_and_waste_little(capacity):
-    source = TokenizedDocuments(texts(), Words(), 128, split=False)
+    source = tokenized(texts(), Words(), 128)
     packed = PackedDocuments(source, capacity, seed=0)
-    assert sorted(i for row in packed.rows for i in row) == list(range(3000))
+    assert sorted(i for n in range(len(packed)) for i in packed.row(n)) == list(range(3000))
     assert packed.waste <= 0.007
     for draw in (0, len(packed) - 1, len(packed) + 3):
         row = packed[draw]
@@ -58,26 +57,26 @@ def test_rows_hold_every_sequence_once_and_waste_little(capacity):
 def test_real_text_wastes_at_most_seven_in_a_thousand():
     docs = list(python_docs())
     tokenizer = build_tokenizer(TokenizerConfig(vocab_size=1000), lambda: iter(docs))
-    source = TokenizedDocuments(docs, tokenizer, 128, split=True)
+    source = tokenized(docs, tokenizer, 128, split=True)
     packed = PackedDocuments(source, 128, seed=17)
     assert packed.waste <= 0.007
-    assert waste([len(s) for s in source.sequences], 128) > packed.waste
+    assert waste(lengths(source), 128) > packed.waste
 
 
 def test_the_same_every_time_and_another_for_another_seed():
-    source = TokenizedDocuments(texts(300), Words(), 128, split=False)
+    source = tokenized(texts(300), Words(), 128)
     first, again, other = (PackedDocuments(source, 128, seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[i]["input_ids"], again[i]["input_ids"]) for i in range(len(first)))
     assert any(not torch.equal(first[i]["input_ids"], other[i]["input_ids"]) for i in range(5))
 
 
 def test_a_stream_loses_nothing(monkeypatch):
-    monkeypatch.setattr("cadenza.data.text.packing.WINDOW", 500)
+    monkeypatch.setattr("cadenza.data.text.datasets.packing.WINDOW", 500)
     rows = list(PackedStream(texts(), Words(), 128, False))
-    source = TokenizedDocuments(texts(), Words(), 128, split=False)
+    source = tokenized(texts(), Words(), 128)
     starts = sum(int((row["input_ids"] == 1).sum()) for row in rows)
     assert starts == 3000
-    assert sum(len(row["input_ids"]) for row in rows) == sum(len(s) for s in source.sequences)
+    assert sum(len(row["input_ids"]) for row in rows) == sum(lengths(source))
     assert [row["draw"] for row in rows] == list(range(len(rows)))
     assert waste([len(row["input_ids"]) for row in rows], 128) <= 0.007
 
@@ -86,16 +85,16 @@ def test_rows_are_packed_by_the_window(monkeypatch):
     """Which sequences share a row hangs on the window's size: another one is another training run."""
     assert packing.WINDOW == 8192
     monkeypatch.setattr(packing, "WINDOW", 40)
-    source = TokenizedDocuments(texts(130), Words(), 128, split=False)
+    source = tokenized(texts(130), Words(), 128)
     order = np.random.default_rng(3).permutation(130)
     plain = []
     for start in (0, 40, 80, 120):
         window = order[start : start + 40]
-        lengths = [len(source.sequences[i]) for i in window]
-        plain += [[int(window[i]) for i in row] for row in first_fit(lengths, 128)]
+        sizes = [len(source.sequence(i)) for i in window]
+        plain += [[int(window[i]) for i in row] for row in first_fit(sizes, 128)]
     packed = PackedDocuments(source, 128, seed=3)
-    assert [row.tolist() for row in packed.rows] == plain
-    together = np.concatenate([source.sequences[i] for i in plain[5]])
+    assert [packed.row(n) for n in range(len(packed))] == plain
+    together = np.concatenate([source.sequence(i) for i in plain[5]])
     assert packed[5]["input_ids"].tolist() == together.tolist()
 
 
@@ -108,7 +107,7 @@ def stream_of(lengths, capacity):
             read.append(length)
             yield np.full(length, 7, dtype=np.int32)
 
-    for row in PackedStream([], Words(), capacity, False).rows(sequences()):
+    for row in PackedStream([], Words(), capacity, False).framed(sequences()):
         yield row["document_ids"].bincount()[1:].tolist(), len(read)
 
 

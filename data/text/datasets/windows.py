@@ -1,52 +1,68 @@
 """Documents in windows of a fixed number of tokens, for causal language modelling.
 
-1. `TaggedDocuments` tokenizes documents, and adds the domain tag in front and an end token behind.
-2. `windows` fills each window: an anchor token, then documents back to back up to the last token. The rest of
-   a document begins the next window, as a document of its own behind that window's anchor. No token is lost.
+1. `Tagging` adds the domain tag in front of a document and an end token behind it.
+2. `windows` and `WindowedDocuments` fill each window: an anchor token, then documents back to back up to the
+   last token. The rest of a document begins the next window, as a document of its own behind that window's
+   anchor. No token is lost.
 3. `CausalLMCollator` makes batches of windows, with labels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from cadenza.attention.anchor import ANCHOR
 from cadenza.attention.documents import PADDING
+from cadenza.data.draws import Drawn
 from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.encoding import BATCH, Encoder
+from cadenza.data.text.datasets.sequences import Example, TokenizedStream, lengths
+from cadenza.data.text.encoding import Document, Encoder
 from cadenza.data.text.masking import IGNORED, Batch
-from cadenza.data.text.sequences import Example, TokenizedStream
 
 Piece = tuple[np.ndarray, int]  # tokens, and how many of them, from the first, are a tag: they get no loss
 
 
-class TaggedDocuments:
-    """Tokenized documents between tag and end token; long documents are repeated for upsampling.
+class Tagging:
+    """A document's token ids between tag and end token; long documents are repeated for upsampling.
 
     Args:
         cfg: `domain_tag`, `upsample_from` and `upsample_times` are read.
     """
 
     def __init__(self, tokenizer: Any, cfg: TextConfig) -> None:
-        self.encoder, self.cfg, self.end = Encoder(tokenizer), cfg, end_id(tokenizer)
+        self.cfg = cfg
         tag = tokenizer(cfg.domain_tag, add_special_tokens=False)["input_ids"] if cfg.domain_tag else []
         if len(tag) > cfg.max_seq_len - 2:
             room = f"a window of {cfg.max_seq_len} has {cfg.max_seq_len - 2} beside the anchor and the text"
             raise DataError(f"data.domain_tag: the tag has {len(tag)} tokens; {room}")
-        self.tag = np.asarray(tag, dtype=np.int32)
+        self.tag, self.end = np.asarray(tag, dtype=np.int32), np.asarray([end_id(tokenizer)], dtype=np.int32)
 
-    def __call__(self, texts: Iterable[str]) -> Iterator[Piece]:
-        minimum = self.cfg.upsample_from
-        for ids in filter(len, self.encoder(texts)):
-            tokens = np.concatenate([self.tag, np.asarray([*ids, self.end], dtype=np.int32)])
-            upsampled = minimum is not None and len(ids) >= minimum
-            yield from [(tokens, len(self.tag))] * (self.cfg.upsample_times if upsampled else 1)
+    def __call__(self, ids: np.ndarray) -> Piece:
+        return np.concatenate([self.tag, ids, self.end]), len(self.tag)
+
+    def lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """The tokens of pieces, for those of documents."""
+        return lengths + len(self.tag) + len(self.end)
+
+    def times(self, lengths: np.ndarray) -> np.ndarray:
+        """How often documents of these numbers of tokens come in a pass."""
+        upsampled = lengths >= (self.cfg.upsample_from or np.inf)
+        return np.where(upsampled, self.cfg.upsample_times, 1)
+
+
+class TaggedDocuments:
+    """Documents, tokenized and tagged; arguments as in `Tagging`."""
+
+    def __init__(self, tokenizer: Any, cfg: TextConfig) -> None:
+        self.encoder, self.tagging = Encoder(tokenizer), Tagging(tokenizer, cfg)
+
+    def __call__(self, documents: Iterable[Document]) -> Iterator[Piece]:
+        for ids in filter(len, self.encoder(documents)):
+            yield from [self.tagging(ids)] * int(self.tagging.times(np.array(len(ids))))
 
 
 def windows(pieces: Iterable[Piece], size: int, anchor: int) -> Iterator[dict[str, Tensor]]:
@@ -79,32 +95,46 @@ def _window(row: list[Piece], anchor: int) -> dict[str, Tensor]:
     }
 
 
-class WindowedDocuments(Dataset):
+class WindowedDocuments(Drawn):
     """The windows of a finite source, indexed by draw.
 
     The seed decides once which documents are neighbours: the same on every rank, in every epoch and after a
-    resume.
+    resume. Of each document, 16 bytes are kept in memory.
+
+    Args:
+        rows: the token ids (tokens,) of each document, without special tokens; none is empty.
     """
 
-    def __init__(self, texts: list[str], tokenizer: Any, cfg: TextConfig, seed: int) -> None:
-        order = np.random.default_rng(seed).permutation(len(texts))
-        shown = tqdm(order, desc="tokenizing", unit="doc", disable=len(order) < 20 * BATCH)
-        documents = TaggedDocuments(tokenizer, cfg)
-        pieces = documents(texts[i] for i in shown)
-        self.rows = list(windows(pieces, cfg.max_seq_len, anchor_id(tokenizer)))
-        self.unknown_share = documents.encoder.unknown_share
+    def __init__(self, rows: Sequence[np.ndarray], tokenizer: Any, cfg: TextConfig, seed: int) -> None:
+        self.rows, self.tagging, self.anchor = rows, Tagging(tokenizer, cfg), anchor_id(tokenizer)
+        self.size, sizes = cfg.max_seq_len, lengths(rows)
+        order = np.random.default_rng(seed).permutation(len(rows))
+        self.order = np.repeat(order, self.tagging.times(sizes[order]))
+        self.ends = self.tagging.lengths(sizes[self.order]).cumsum()  # in the row of all pieces
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return -(-int(self.ends[-1]) // (self.size - 1)) if len(self.ends) else 0
 
     def __getitem__(self, draw: int) -> Example:
-        return {**self.rows[draw % len(self)], "draw": draw}
+        start = draw % len(self) * (self.size - 1)
+        return {**_window(list(self._pieces(start, start + self.size - 1)), self.anchor), "draw": draw}
+
+    def _pieces(self, start: int, stop: int) -> Iterator[Piece]:
+        """The pieces, or parts of them, between two places in the row of all pieces."""
+        first = int(np.searchsorted(self.ends, start, side="right"))
+        for index in range(first, len(self.ends)):
+            tokens, tag = self.tagging(self.rows[int(self.order[index])])
+            begin = int(self.ends[index]) - len(tokens)
+            if begin >= stop:
+                return
+            left, right = max(start - begin, 0), min(stop - begin, len(tokens))
+            yield tokens[left:right], min(max(tag - left, 0), right - left)
 
 
 class WindowedStream(TokenizedStream):
     """The windows of a stream; each rank and worker fills windows with the documents that it reads."""
 
-    def __init__(self, texts: Iterable[str], tokenizer: Any, cfg: TextConfig, fixed: bool) -> None:
+    def __init__(self, texts: Iterable[Document], tokenizer: Any, cfg: TextConfig, fixed: bool) -> None:
         super().__init__(texts, tokenizer, cfg.max_seq_len, split=True, fixed=fixed)
         self.documents, self.anchor = TaggedDocuments(tokenizer, cfg), anchor_id(tokenizer)
 

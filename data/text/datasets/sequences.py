@@ -1,0 +1,98 @@
+"""Sequences of token ids, each with its draw: the number that seeds its mask."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from composer.utils import dist
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cadenza.data.draws import Drawn
+from cadenza.data.text.encoding import Document, Encoder
+from cadenza.data.text.prepared.cut import Cut
+from cadenza.data.text.rows import Texts
+
+Example = dict[str, Any]  # input_ids (length,) int64, draw int
+
+PASS = 2**40  # more than the draws of one pass over a stream
+
+
+def pieces(documents: Iterable[Document], tokenizer: Any, cut: Cut) -> Iterator[np.ndarray]:
+    """The rows (tokens,) of documents, without special tokens around them."""
+    special = set(tokenizer.all_special_ids)
+    for ids in Encoder(tokenizer, cut.needed)(documents):
+        yield from cut(ids, special)
+
+
+class Frame:
+    """Puts [CLS] in front of a row of token ids and [SEP] behind it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.start, self.end = ([id] for id in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.start, ids, self.end])
+
+
+class TokenizedDocuments(Drawn):
+    """A row as a sequence [CLS] tokens [SEP]; indexed by draw, as `EpochSampler` yields them.
+
+    Args:
+        rows: the token ids (tokens,) of each, without special tokens.
+    """
+
+    def __init__(self, rows: Sequence[np.ndarray], tokenizer: Any) -> None:
+        self.rows, self.frame = rows, Frame(tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: int) -> Example:
+        return {"input_ids": torch.from_numpy(self.sequence(draw % len(self))), "draw": draw}
+
+    def sequence(self, index: int) -> np.ndarray:
+        """(length,) int64."""
+        return self.frame(self.rows[index])
+
+    def lengths(self) -> np.ndarray:
+        """(rows,) int64, the lengths of the sequences."""
+        return lengths(self.rows) + 2
+
+
+def lengths(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """(rows,) int64, the tokens of each row."""
+    found = getattr(rows, "lengths", None)
+    return np.array(list(map(len, rows)), dtype=np.int64) if found is None else found
+
+
+class TokenizedStream(IterableDataset):
+    """A stream, tokenized while it is read; draws don't overlap between ranks, workers and passes.
+
+    Every pass is shuffled and masked anew; with `fixed`, for evaluation, all passes are the same. After a
+    resume the pass number is right again, since Composer starts each of the earlier passes.
+    """
+
+    def __init__(
+        self, texts: Iterable[Document], tokenizer: Any, max_seq_len: int, split: bool, fixed: bool = False
+    ) -> None:
+        self.texts, self.tokenizer, self.max_seq_len, self.fixed = texts, tokenizer, max_seq_len, fixed
+        self.cut, self.passes = Cut(max_seq_len - 2, split), 0
+
+    def __iter__(self) -> Iterator[Example]:
+        worker = get_worker_info()
+        workers, index = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        pass_, self.passes = self.passes, self.passes + (not self.fixed)
+        if isinstance(self.texts, Texts):
+            self.texts.set_epoch(pass_)
+        first, stride = dist.get_global_rank() * workers + index, dist.get_world_size() * workers
+        for count, row in enumerate(self.examples()):
+            yield {**row, "draw": pass_ * PASS + first + count * stride}
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """The rows of one pass over the stream."""
+        return self.framed(map(Frame(self.tokenizer), pieces(self.texts, self.tokenizer, self.cut)))
+
+    def framed(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
+        """One sequence a row."""
+        return ({"input_ids": torch.from_numpy(ids)} for ids in sequences)

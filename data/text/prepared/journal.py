@@ -1,0 +1,98 @@
+"""What was prepared so far: files of rows, and a journal that is replaced whole."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cadenza.data.text.prepared.rows import Rows, write
+
+STEP = 4 << 20  # tokens after which what was prepared is written down
+NAME = "prepared.json"
+
+
+@dataclass
+class Part:
+    """The counts of the training or the evaluation part."""
+
+    files: int = 0
+    documents: int = 0
+    rows: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
+@dataclass
+class Journal:
+    """The state of a folder of prepared rows.
+
+    Args:
+        made_of: what the rows depend on, to look at.
+        read: documents of the source that are prepared.
+        said: lines about the source that a user is to see, such as rows left out.
+    """
+
+    made_of: dict
+    read: int = 0
+    said: list[str] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Journal | None":
+        """The journal of `folder`; None if there is none."""
+        try:
+            values = json.loads((folder / NAME).read_text())
+        except FileNotFoundError:
+            return None
+        parts = {name: Part(**counts) for name, counts in values.pop("parts").items()}
+        return cls(**values, parts=parts)
+
+    def save(self, folder: Path) -> None:
+        """Replace the journal of `folder`."""
+        temporary = folder / f"{NAME}.writing"
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        temporary.replace(folder / NAME)
+
+    def rows(self, folder: Path, part: str, documents: int | None) -> Rows:
+        """The rows of `part`; `documents` as in `Rows`."""
+        return Rows([_path(folder, part, number) for number in range(self.parts[part].files)], documents)
+
+
+class Writer:
+    """Adds rows to a folder: to its files and its journal after each `STEP` tokens.
+
+    A process that is killed leaves the files and the journal of the last step.
+    """
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self.folder, self.journal, self.held = folder, journal, 0
+        self.waiting: dict[str, tuple[list[np.ndarray], list[int]]] = {}
+
+    def add(self, part: str, ids: np.ndarray, rows: list[np.ndarray], unknown: int) -> None:
+        """Add the `rows` of a document of the tokens `ids`, of which `unknown` are unknown."""
+        counts = self.journal.parts.setdefault(part, Part())
+        waiting, numbers = self.waiting.setdefault(part, ([], []))
+        waiting += rows
+        numbers += [counts.documents] * len(rows)
+        counts.documents += 1
+        counts.rows += len(rows)
+        counts.tokens += len(ids)
+        counts.unknown += unknown
+        self.journal.read += 1
+        self.held += len(ids)
+        if self.held >= STEP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write down what was added."""
+        for part, (rows, numbers) in self.waiting.items():
+            counts = self.journal.parts[part]
+            write(_path(self.folder, part, counts.files), rows, numbers)
+            counts.files += 1
+        self.journal.save(self.folder)
+        self.waiting, self.held = {}, 0
+
+
+def _path(folder: Path, part: str, number: int) -> Path:
+    return folder / f"{part}-{number:05d}.arrow"

@@ -1,0 +1,23 @@
+"""What prepared rows depend on: a change of a file, of the tokenizer or of an option gives another key."""
+
+import hashlib
+import json
+import pickle
+from importlib.metadata import version
+from typing import Any
+
+FORMAT = 1  # raise it when other rows are made of the same text: those on disk are then made anew
+
+
+def key_of(made_of: dict[str, Any]) -> str:
+    """16 hexadecimal digits, a hash of `made_of`."""
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A hash of everything that `tokenizer` computes ids by, with the version of the library."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = backend.to_str().encode() if hasattr(backend, "to_str") else pickle.dumps(tokenizer)
+    special = repr([type(tokenizer).__name__, getattr(tokenizer, "all_special_ids", None)])
+    libraries = version("tokenizers"), version("transformers")
+    return hashlib.sha256(repr((FORMAT, libraries, special)).encode() + state).hexdigest()[:16]

@@ -1,0 +1,162 @@
+"""Prepare a finite source once: its documents as rows of token ids on disk.
+
+1. `made_of`: what the rows depend on, whose hash names their folder. Is the folder there, it is used.
+2. `_locked`: one process of a machine prepares, the others wait for it.
+3. `_written`: documents are read, tokenized by all cores and written, step by step. A process that was killed
+   is resumed: the documents of earlier steps are read again, but not tokenized.
+4. The folder gets its name when everything is in it.
+"""
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from composer.utils import dist
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from cadenza.data.errors import DataError
+from cadenza.data.places import cache_folder, reason, why_unwritable
+from cadenza.data.text.bad_rows import show
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.encoding import Document, Encoder
+from cadenza.data.text.finite import is_eval
+from cadenza.data.text.prepared.cut import Cut
+from cadenza.data.text.prepared.journal import Journal, Part, Writer
+from cadenza.data.text.prepared.key import key_of, tokenizer_digest
+from cadenza.data.text.prepared.rows import Rows
+from cadenza.data.text.sources import whole
+
+SHOWN = 20 << 20  # bytes of text from which a progress bar is shown
+PATIENCE = 2.0  # seconds by which the first process of a machine is ahead, so that its bar is seen
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of the training or the evaluation part, and the counts of all of that part."""
+
+    rows: Rows
+    counts: Part
+    folder: Path
+
+    @property
+    def documents(self) -> int:
+        """The number of documents that the rows are of, or that gave none."""
+        limit = self.rows.documents
+        return self.counts.documents if limit is None else min(limit, self.counts.documents)
+
+
+def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> Prepared:
+    """The rows to train on or to evaluate of a config with a finite source, prepared if they aren't yet.
+
+    Raises:
+        DataError: text that can't be read, mostly unknown text, or a folder that can't be written to.
+    """
+    text, divided = whole(cfg, train)
+    made_of = {
+        **text.made_of(),
+        "tokenizer": tokenizer_digest(tokenizer),
+        "rows": [cut.body, cut.split],
+        "eval_fraction": divided,
+    }
+    folder = cache_folder(cfg.cache_dir) / "prepared" / key_of(made_of)
+    if not folder.is_dir():
+        _prepare(folder, text, _Task(tokenizer, cut, divided, made_of))
+    journal = Journal.load(folder)
+    if journal is None:
+        raise DataError(f"data.cache_dir: {folder} isn't whole; remove it")
+    for line in journal.said:
+        show(line)
+    part = "train" if train or divided is None else "eval"
+    rows = journal.rows(folder, part, None if train else cfg.eval_documents)
+    return Prepared(rows, journal.parts[part], folder)
+
+
+@dataclass(frozen=True)
+class _Task:
+    tokenizer: Any
+    cut: Cut
+    divided: float | None
+    made_of: dict
+
+    def part(self, document: Document) -> str:
+        return "eval" if self.divided is not None and is_eval(document, self.divided) else "train"
+
+
+def _prepare(folder: Path, text: Any, task: _Task) -> None:
+    with _locked(folder):
+        if folder.is_dir():  # by the process that had the lock
+            return
+        unfinished = folder.with_suffix(".unfinished")
+        unfinished.mkdir(exist_ok=True)
+        try:
+            _written(unfinished, text, task)
+        except DataError:
+            shutil.rmtree(unfinished)
+            raise
+        except OSError as error:
+            raise DataError(f"data.cache_dir: {unfinished}: {reason(error, folder.parent)}") from error
+        unfinished.rename(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if why := why_unwritable(folder.parent):
+        raise DataError(f"data.cache_dir: {folder.parent} can't be written to ({why}); name another folder")
+    if dist.get_local_rank() > 0:
+        time.sleep(PATIENCE)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        show(f"waiting for the process that prepares {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _written(folder: Path, text: Any, task: _Task) -> None:
+    journal = Journal.load(folder) or Journal(task.made_of)
+    names = ("train", "eval") if task.divided is not None else ("train",)
+    journal.parts = journal.parts or {name: Part() for name in names}
+    journal.said = []
+    text.say = journal.said.append
+    writer, special = Writer(folder, journal), set(task.tokenizer.all_special_ids)
+    encoder, parts = Encoder(task.tokenizer, task.cut.needed), deque()
+    with _bar(text, journal) as shown:
+        for ids in encoder(_noting(shown, task, parts)):
+            writer.add(parts.popleft(), ids, task.cut(ids, special), encoder.unknown_in(ids))
+    writer.flush()
+
+
+def _noting(documents: Iterator[Document], task: _Task, parts: deque) -> Iterator[Document]:
+    """`documents`, with the part of each added to `parts` as it goes by."""
+    for document in documents:
+        parts.append(task.part(document))
+        yield document
+
+
+@contextmanager
+def _bar(text: Any, journal: Journal) -> Iterator[Iterator[Document]]:
+    """The documents of `text` that aren't prepared yet, with a progress bar over its bytes."""
+    size, skipped = text.size, journal.read
+    options = {"unit": "B", "unit_scale": True, "disable": size < SHOWN, "mininterval": 0.5}
+    with tqdm(total=size, desc="preparing", **options) as bar:
+
+        def documents() -> Iterator[Document]:
+            for number, document in enumerate(text):
+                if number % 100 == 0:
+                    bar.set_postfix_str(f"{number:,} documents", refresh=False)
+                    bar.update(max(text.position - bar.n, 0))
+                if number >= skipped:
+                    yield document
+            bar.update(max(size - bar.n, 0))
+
+        yield documents()

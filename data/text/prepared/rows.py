@@ -1,0 +1,70 @@
+"""Rows of token ids in memory-mapped Arrow files, as `datasets` and pyarrow read them."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA = pa.schema([("input_ids", pa.large_list(pa.int32())), ("document", pa.int64())])
+
+
+class Rows(Sequence):
+    """The rows of files in `SCHEMA`, one after another; row `i` is (tokens,) int32, read from the disk.
+
+    `lengths` (rows,) int64 are the tokens of each row. `document` says which of the source's documents a row
+    is of; the numbers never fall.
+
+    Args:
+        paths: the files, each with one record batch.
+        documents: rows of later documents are left out; None: all rows.
+    """
+
+    def __init__(self, paths: Sequence[Path], documents: int | None = None) -> None:
+        self.paths, self.documents = paths, documents
+        batches = [_mapped(path) for path in paths]
+        columns = [batch.column("input_ids") for batch in batches]
+        self.ids = [column.values.to_numpy(zero_copy_only=True) for column in columns]
+        self.offsets = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
+        self.starts = np.cumsum([0, *map(len, columns)]).tolist()
+        kept = [batch.column("document").to_numpy() for batch in batches]
+        numbers = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+        self.count = len(numbers) if documents is None else int(np.searchsorted(numbers, documents))
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *map(np.diff, self.offsets)])[: self.count]
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.count))]
+        if not 0 <= index < self.count:
+            raise IndexError(f"row {index} of {self.count}")
+        file = bisect_right(self.starts, index) - 1
+        row, offsets = index - self.starts[file], self.offsets[file]
+        return self.ids[file][offsets[row] : offsets[row + 1]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self.paths, self.documents)  # a process that loads maps the files itself
+
+
+def write(path: Path, rows: list[np.ndarray], documents: list[int]) -> None:
+    """Write a file of `rows`, of the documents with these numbers, whole or not at all."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids.astype(np.int32, copy=False)))
+    batch = pa.record_batch([lists, pa.array(documents, pa.int64())], schema=SCHEMA)
+    temporary = path.with_suffix(".writing")
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:
+        stream.write_batch(batch)
+    temporary.replace(path)
+
+
+def _mapped(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
