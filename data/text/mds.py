@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.encoding import Document
 from cadenza.data.text.rows import Texts
 
 
-def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[str]:
+def mds_documents(cfg: TextConfig, train: bool, seed: int) -> Iterable[Document]:
     """The documents of an MDS data set (`data.remote`, `data.local`), shuffled as MosaicBERT's recipe does.
 
     Each of its 128 canonical nodes reads the same number of documents. Where 128 doesn't divide the number of

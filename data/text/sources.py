@@ -33,7 +33,7 @@ def each_document(cfg: TextConfig, train: bool, seed: int = 0) -> Iterable[Docum
     return islice(found, None if train else cfg.eval_documents)
 
 
-def train_texts(cfg: TextConfig, limit: int = 100_000) -> Iterator[str]:
+def train_texts(cfg: TextConfig, limit: int = 100_000) -> Iterator[Any]:
     """The first `limit` training documents: the text that a tokenizer is trained on.
 
     Of a mixture, each source gives as large a part of them as of the rows.

@@ -78,7 +78,7 @@ def asked(tmp_path, monkeypatch):
         files.append(str(path))
     calls, real = [], datasets.load_dataset
 
-    def load(name, subset, split, streaming):
+    def load(name, subset, split, streaming=False):
         calls.append((name, subset, split, streaming))
         return real("json", data_files=files, split="train", streaming=streaming)
 

@@ -16,7 +16,7 @@ def key_of(made_of: dict[str, Any]) -> str:
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """A hash of everything that `tokenizer` computes ids by, with the version of the library."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     state = backend.to_str().encode() if hasattr(backend, "to_str") else pickle.dumps(tokenizer)
     special = repr([type(tokenizer).__name__, getattr(tokenizer, "all_special_ids", None)])
     libraries = version("tokenizers"), version("transformers")

@@ -31,11 +31,11 @@ class Rows(Sequence):
         self.starts = np.cumsum([0, *map(len, columns)]).tolist()
         kept = [batch.column("document").to_numpy() for batch in batches]
         numbers = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
-        self.count = len(numbers) if documents is None else int(np.searchsorted(numbers, documents))
-        self.lengths = np.concatenate([np.zeros(0, np.int64), *map(np.diff, self.offsets)])[: self.count]
+        self.size = len(numbers) if documents is None else int(np.searchsorted(numbers, documents))
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *map(np.diff, self.offsets)])[: self.size]
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -43,9 +43,9 @@ class Rows(Sequence):
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
-        if not 0 <= index < self.count:
-            raise IndexError(f"row {index} of {self.count}")
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not 0 <= index < self.size:
+            raise IndexError(f"row {index} of {self.size}")
         file = bisect_right(self.starts, index) - 1
         row, offsets = index - self.starts[file], self.offsets[file]
         return self.ids[file][offsets[row] : offsets[row + 1]]

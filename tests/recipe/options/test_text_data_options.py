@@ -42,7 +42,8 @@ def found(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def found(*pairs):
-        recipe = load([], [pair.format(tmp_path) for pair in (*FOUND, *pairs)])
+        own = () if any("mixture" in pair for pair in pairs) else FOUND[:1]
+        recipe = load([], [pair.format(tmp_path) for pair in (*own, *FOUND[1:], *pairs)])
         return [facts(spec) for spec in data(recipe, OneOrMore())]
 
     return found
@@ -100,6 +101,12 @@ DATA = {
     "mlm_probability": ("data.mlm_probability=0.6", each("share"), (0.3, 0.15), (0.6, 0.15)),
     "eval_mlm_probability": ("data.eval_mlm_probability=0.5", each("share"), (0.3, 0.15), (0.3, 0.5)),
     "eval_fraction": ("data.eval_fraction=0.6", each("rows"), BEFORE, counts(TEXTS, 0.6)),
+    "mixture": (
+        "data.mixture=[{{source: {0}/a.jsonl, weight: 1}}, {{source: {0}/b.jsonl, weight: 1}}]",
+        each("rows"),
+        BEFORE,
+        tuple(map(sum, zip(BEFORE, counts(TEXTS[:20], 0.3), strict=True))),
+    ),
     "eval_documents": ("data.eval_documents=3", each("rows"), BEFORE, (BEFORE[0], 3)),
     "num_workers": ("data.num_workers=2", each("workers"), (0, 0), (2, 2)),
 }
@@ -118,6 +125,7 @@ FILES = {
     "split_text": ("a.txt", b"one two\n\nthree four\n", "data.split_text=line", 1, 2),
     "encoding": ("a.csv", "text\ncaf\u00e9 one\n".encode("utf-16"), "data.encoding=utf-16", None, 1),
     "deduplicate": ("a.jsonl", 2 * b'{"text": "one two"}\n', "data.deduplicate=true", 2, 1),
+    "ids_field": ("a.jsonl", b'{"ids": [5, 6]}\n{"ids": [7]}\n', "data.ids_field=ids", None, 2),
     "on_bad_row": ("a.tsv", b"text\none\n\xe9\ntwo\n", "data.on_bad_row=skip", None, 2),
 }
 
@@ -134,7 +142,9 @@ def test_an_option_of_files(option, tmp_path):
 
     assert rows(pair) == after
     if before is None:
-        with pytest.raises(DataError, match=r"^data\.source: .* (byte order mark|is not UTF-8)"):
+        with pytest.raises(
+            DataError, match=r"^data\.source: .* (byte order mark|is not UTF-8)|has no 'text'; it has ids$"
+        ):
             rows()
     else:
         assert rows() == before
@@ -213,6 +223,20 @@ def test_an_option_of_hub_sets(option, objective, asked, monkeypatch):  # noqa: 
     assert shuffled == [(5, 7 if option == "shuffle_buffer" else 10000)]
 
 
+def test_a_hub_set_is_downloaded(asked, tmp_path, monkeypatch):  # noqa: F811
+    """With `stream: false`; its token ids are kept in `cache_dir`."""
+    monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "elsewhere"))
+    kept = f"data.cache_dir={tmp_path / 'kept'}"
+    pairs = ["data.source=some/set", "data.stream=false", kept, "train.global_batch_size=4"]
+    train, evaluation = data(load([], pairs), Words())
+    assert asked == [("some/set", None, "train", False), ("some/set", None, "validation", False)]
+    assert (len(train.dataloader.dataset), len(evaluation.dataloader.dataset)) == (40, 40)
+    assert len([*(tmp_path / "kept/prepared").glob("*/train-00000.arrow")]) == 1, "of the same rows"
+    assert not (tmp_path / "elsewhere").exists()
+    few = data(load([], [*pairs, "data.eval_documents=3"]), Words())[1]
+    assert len(few.dataloader.dataset) == 3
+
+
 SHARDS = {
     "remote": ("data.remote=s3://a", {"remote": "s3://a", "local": "b"}),
     "local": ("data.local=c", {"remote": None, "local": "c"}),
@@ -231,6 +255,6 @@ def test_an_option_of_shards(option, monkeypatch):
 
 
 def test_no_option_of_data_is_missing_here():
-    elsewhere = {"boundary_loss", "masking"}  # tests/data/text
+    elsewhere = {"boundary_loss", "masking", "stream", "cache_dir"}  # above, and tests/data/text
     tables = {*DATA, *FILES, *CAUSAL, *HUB, *SHARDS, *elsewhere}
     assert tables == {f.name for f in fields(TextConfig)}

@@ -44,7 +44,7 @@ def start(recipe, tmp_path):
         return str(path)
 
     def start(kind, *pairs, callback):
-        count = {"masked": 42, "packed": 88, "mixture": 30, "causal": 12}[kind]
+        count = {"masked": 42, "packed": 88, "mixture": 30, "causal": 11}[kind]
         one, two = written("one.jsonl", count), written("two.jsonl", count // 2)
         chosen = [pair.replace("ONE", one).replace("TWO", two) for pair in KINDS[kind]]
         return trained(recipe(f"data.source={one}", *chosen, *pairs), callback)
