@@ -1,0 +1,52 @@
+"""What the first rank alone computes, on all ranks of all nodes."""
+
+import pickle
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch.distributed
+from composer.utils import dist
+
+from cadenza.data.errors import DataError, one_line
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # the others wait for as long as the first rank lives
+
+
+def from_first_rank(make: Callable[[], T]) -> T:
+    """What `make` returns on the first rank; no other rank calls it.
+
+    Raises:
+        Exception: what `make` raises on the first rank, on every rank.
+    """
+    if dist.get_world_size() == 1:
+        return make()
+    # A group of its own: the usual one gives up after minutes, while the first rank may need hours.
+    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    first = dist.get_global_rank() == 0
+    result, error = _attempt(make) if first else (None, None)
+    sent: Any = [(result, _sendable(error))]
+    torch.distributed.broadcast_object_list(sent, src=0, group=group)
+    if not first:
+        result, error = sent[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def _attempt(make: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """What `make` returns, and None; or None, and the error that it raises."""
+    try:
+        return make(), None
+    except Exception as error:
+        return None, error
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    """`error`, or its message in a `DataError` if it can't be pickled."""
+    try:
+        same = str(pickle.loads(pickle.dumps(error))) == str(error)
+    except Exception:
+        same = False
+    return error if same or error is None else DataError(one_line(error))
