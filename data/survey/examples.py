@@ -10,17 +10,19 @@ from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments
 TOKENS = 48  # of a row that are shown
 
 
-def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch:
-    """The first `count` rows that `texts` give, as a batch of training."""
+def batch(texts: list[str], tokenizer: Any, recipe: Any, count: int) -> Batch | None:
+    """The first `count` rows that `texts` give, as a batch of training; None if they give none."""
     cfg, seed = recipe.data, recipe.seed
     if recipe.model.objective == "causal_lm":
-        windows = WindowedDocuments(texts, tokenizer, cfg, seed)
-        return CausalLMCollator(tokenizer, cfg.boundary_loss)(
-            [windows[n] for n in range(min(count, len(windows)))]
-        )
-    rows = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
-    collator = masked_collator(cfg, tokenizer, True, seed)
-    return collator.mask(collator([rows[n] for n in range(min(count, len(rows)))]))
+        windows = _first(WindowedDocuments(texts, tokenizer, cfg, seed), count)
+        return CausalLMCollator(tokenizer, cfg.boundary_loss)(windows) if windows else None
+    documents = TokenizedDocuments(texts, tokenizer, cfg.max_seq_len, cfg.long_documents == "split")
+    rows, collator = _first(documents, count), masked_collator(cfg, tokenizer, True, seed)
+    return collator.mask(collator(rows)) if rows else None
+
+
+def _first(rows: Any, count: int) -> list[Any]:
+    return [rows[n] for n in range(min(count, len(rows)))]
 
 
 def examples(batch: Batch, tokenizer: Any, causal: bool) -> list[str]:

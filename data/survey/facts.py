@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import BATCH, Encoder
 from cadenza.data.text.packing import WINDOW, first_fit, waste
@@ -41,6 +42,11 @@ class Facts:
         return len(self.texts) - len(set(self.texts))
 
     @property
+    def filled(self) -> list[str]:
+        """Documents with a token."""
+        return [text for text, length in zip(self.texts, self.lengths, strict=True) if length]
+
+    @property
     def empty(self) -> int:
         """Documents without a token."""
         return int((self.lengths == 0).sum())
@@ -53,15 +59,19 @@ class Facts:
     @property
     def packed_padding(self) -> float | None:
         """The same with `sequence_packing`."""
-        return None if not self.packed else 1 - int(self.rows.sum()) / (self.capacity * self.packed)
+        if self.packed is None:
+            return None
+        return 1 - int(self.rows.sum()) / (self.capacity * self.packed) if self.packed else 0.0
 
 
 def facts(texts: list[str], tokenizer: Any, cfg: TextConfig, causal: bool) -> Facts:
     """Count `texts`.
 
     Raises:
-        DataError: most tokens are unknown to `tokenizer`.
+        DataError: there is no document, or most tokens are unknown to `tokenizer`.
     """
+    if not texts:
+        raise DataError(f"data.source: {cfg.source} gives no document")
     encoder = Counting(tokenizer)
     shown = tqdm(texts, desc="counting", unit="doc", disable=len(texts) < 20 * BATCH)
     rows = (_windows if causal else _sequences)(shown, encoder, cfg)

@@ -14,6 +14,8 @@ from cadenza.data.text.sequences import TokenizedDocuments, TokenizedStream
 from cadenza.data.text.sources import documents
 from cadenza.data.text.windows import CausalLMCollator, WindowedDocuments, WindowedStream
 
+NEXT_TO_NOTHING = 1e-30  # of labels, in float32 a number of its own that adds nothing to 1
+
 
 def build_dataspec(
     cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int, packed: bool = False
@@ -65,10 +67,14 @@ def _counts(texts: Any, dataset: Any) -> str | None:
     return f"{len(texts)} documents and {len(dataset)} sequences" if isinstance(texts, list) else None
 
 
-def count_tokens(batch: Batch) -> dict[str, int]:
-    """`total`: tokens without padding; `loss_generating`: tokens with a label, which weight the loss."""
-    labelled = batch["labels"] != IGNORED
-    return {"total": int(batch["attention_mask"].sum()), "loss_generating": int(labelled.sum())}
+def count_tokens(batch: Batch) -> dict[str, Any]:
+    """`total`: tokens without padding; `loss_generating`: tokens with a label, which weight the loss.
+
+    A micro-batch without a label, whose loss is 0, weighs next to nothing: Composer divides by the sum over a
+    batch, which may have no other micro-batch. To add it to any other weight leaves that as it is.
+    """
+    labelled = float((batch["labels"] != IGNORED).sum())  # of one type on all ranks, which add them up
+    return {"total": int(batch["attention_mask"].sum()), "loss_generating": labelled or NEXT_TO_NOTHING}
 
 
 def unigram_entropy(dataspec: DataSpec) -> float:
