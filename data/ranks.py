@@ -23,13 +23,12 @@ def from_first_rank(make: Callable[[], T]) -> T:
     if dist.get_world_size() == 1:
         return make()
     # A group of its own: the usual one gives up after minutes, while the first rank may need hours.
-    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    group: Any = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
     first = dist.get_global_rank() == 0
-    result, error = _attempt(make) if first else (None, None)
-    sent: Any = [(result, _sendable(error))]
+    made: Any = _attempt(make) if first else (None, None)
+    sent: Any = [(made[0], _sendable(made[1]))]
     torch.distributed.broadcast_object_list(sent, src=0, group=group)
-    if not first:
-        result, error = sent[0]
+    result, error = made if first else sent[0]
     if error is not None:
         raise error
     return result

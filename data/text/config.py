@@ -129,8 +129,8 @@ class TokenizerConfig:
     lowercase: bool = option(False, "Whether a trained tokenizer lower-cases its text.", only=TRAINED)
     strip_accents: bool = option(
         False,
-        "Whether a trained tokenizer drops accents, as of e\u0301 and \u0439; vowel signs and tones of other scripts "
-        "stay.",
+        "Whether a trained tokenizer drops accents, as of \u00e9 and \u0439; vowel signs and tones of other "
+        "scripts stay.",
         only=TRAINED,
     )
     cache_dir: str | None = option(

@@ -43,7 +43,7 @@ def check_special(tokenizer: Any, name: str) -> None:
 
 
 def _trained(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]]) -> Any:
-    """The tokenizer that the first rank trains, or finds in its cache, on every rank; no other reads the text.
+    """The tokenizer that the first rank trains, or finds in its cache; no other rank reads the text.
 
     Each rank reads its own part of a stream, and would train another vocabulary.
     """

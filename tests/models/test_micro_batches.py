@@ -80,7 +80,9 @@ def test_a_loss_that_is_nan_with_labels_stays_nan():
     assert model.loss(model(inputs), inputs).isnan()
 
 
-@pytest.mark.parametrize(("family", "algorithms"), [("bert", ()), ("bert", (SparsePrediction,)), ("llama", ())])
+@pytest.mark.parametrize(
+    ("family", "algorithms"), [("bert", ()), ("bert", (SparsePrediction,)), ("llama", ())]
+)
 def test_a_batch_without_any_label_changes_nothing(family, algorithms):
     """Its loss is 0, and so are its gradients: Composer divides by the weights of its micro-batches."""
     inputs = unlabelled_rows(family)

@@ -178,7 +178,9 @@ def test_a_tokenizer_that_can_not_be_read_is_said(tmp_path):
 
 def test_special_tokens_are_asked_of_the_checkpoints_own(tmp_path):
     path = checkpoint_with(tmp_path / "a.pt", earlier(), mask_token=None)
-    task = run.LanguageModelling(load([], [f"tokenizer.{pair}" for pair in ("vocab_size=300", "lowercase=true", "strip_accents=true")]))
+    task = run.LanguageModelling(
+        load([], [f"tokenizer.{pair}" for pair in ("vocab_size=300", "lowercase=true", "strip_accents=true")])
+    )
     task.checkpoint = path
     with pytest.raises(
         DataError, match=rf"tokenizer.name: {path} has no mask_token; masked LM needs them all$"

@@ -32,7 +32,7 @@ def asked(cfg: TokenizerConfig) -> dict[str, Any]:
 
 
 def key(cfg: TokenizerConfig) -> dict[str, Any]:
-    """`asked`, and the versions of the libraries that train: what a kept tokenizer is found by, besides its text.
+    """`asked`, and the versions of the libraries that train: what a tokenizer depends on besides its text.
 
     Raises:
         DataError: a library isn't installed.

@@ -1,4 +1,4 @@
-"""What all trained tokenizers share: special tokens, the frame around a text, and a note of what was asked for."""
+"""What all trained tokenizers share: special tokens, and a note of what was asked for."""
 
 from typing import Any
 

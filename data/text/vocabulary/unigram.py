@@ -61,7 +61,9 @@ def needs_sentencepiece() -> Any:
         import sentencepiece
     except ImportError as error:
         right = "pip install 'cadenza[unigram]', or train wordpiece or byte_bpe"
-        raise DataError(f"tokenizer.name: unigram needs sentencepiece, which isn't installed: {right}") from error
+        raise DataError(
+            f"tokenizer.name: unigram needs sentencepiece, which isn't installed: {right}"
+        ) from error
     return sentencepiece
 
 

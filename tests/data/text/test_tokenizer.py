@@ -68,7 +68,7 @@ def test_other_documents_with_the_same_text_are_another_corpus(monkeypatch):
 
 
 def test_only_the_first_rank_reads_the_text(monkeypatch, trained):
-    """Each rank would read its own part of a stream; tests/data/test_ranks.py hands on what the first makes."""
+    """Each rank would read its own part of a stream; tests/data/test_ranks.py hands on what is made."""
     monkeypatch.setattr(module, "from_first_rank", lambda make: trained)
 
     def never():

@@ -1,4 +1,4 @@
-"""What each process of the test of the first rank runs; a module of its own, so that a spawned process can import it."""
+"""What each process of the first rank's test runs; a module of its own, which a spawned process finds."""
 
 import os
 
@@ -33,7 +33,9 @@ TEXTS = {
 
 def worker(rank, meeting, jobs, found):
     """Append (rank, job, how often it read the text, what it got) for each of `jobs`."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(WORLD))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(WORLD)
+    )
     join(rank, meeting)
     for name in jobs:
         reads = []

@@ -26,7 +26,7 @@ CODE = """
 import json, sys
 from cadenza.data.text.vocabulary import TRAINERS
 texts = json.loads(sys.argv[1])
-print([train(texts, 330, lower).backend_tokenizer.to_str() for train in TRAINERS.values() for lower in (0, 1)])
+print([train(texts, 330, low).backend_tokenizer.to_str() for train in TRAINERS.values() for low in (0, 1)])
 """
 
 
