@@ -35,7 +35,7 @@ def train_unigram(
     """A unigram language model of pieces (Kudo, arXiv 1804.10959); [PAD] is 0.
 
     A piece may hold several words of a script without spaces, but no space and no two scripts. The trainer is
-    SentencePiece's: that of `tokenizers` sums in the order of a hash map, which differs from call to call.
+    SentencePiece's: that of `tokenizers` adds up in the order of a hash map, which differs from call to call.
     White space is normalized to spaces, and invisible characters are treated as in `train_wordpiece`.
 
     Raises:
