@@ -27,6 +27,7 @@ SMALL = [
     "data.eval_documents=4",
     "data.num_workers=0",
     "tokenizer.name=wordpiece",
+    "tokenizer.lowercase=true",
     "tokenizer.vocab_size=10000",
     "model.config.hidden_dropout_prob=0.0",
     "train.save_interval=null",

@@ -55,8 +55,8 @@ def look(recipe: Any, most: int | None, plot: Path) -> None:
     limit = most if most is not None or not streamed(cfg, True) else STREAMED
     counted = facts.facts(islice(iter(found), limit), tokenizer, cfg, causal)
     print("\n".join(lines.lines(counted, tokenizer, cfg, partly=limit is not None)))
-    batch = examples.batch(counted.first[:FIRST], tokenizer, recipe, EXAMPLES)
-    for number, row in enumerate(examples.examples(batch, tokenizer, causal), 1):
+    batch = examples.batch(counted.filled[:FIRST], tokenizer, recipe, EXAMPLES)
+    for number, row in enumerate(examples.examples(batch, tokenizer, causal) if batch else [], 1):
         print(f"example {number}: {row}")
     histogram.draw(counted, lines.title(cfg), plot)
     print(f"plot: {plot}")

@@ -11,7 +11,7 @@ from cadenza.data.text.masking import MaskedLMCollator
 from cadenza.data.text.python_docs import python_docs
 from cadenza.data.text.sources import documents, train_texts
 from cadenza.data.text.tokenizer import build_tokenizer
-from cadenza.data.text.vocabulary import train_byte_bpe, train_wordpiece
+from cadenza.data.text.vocabulary import train_byte_bpe, train_unigram, train_wordpiece
 
 __all__ = [
     "DataError",
@@ -32,6 +32,7 @@ __all__ = [
     "python_docs",
     "train_byte_bpe",
     "train_texts",
+    "train_unigram",
     "train_wordpiece",
     "unigram_entropy",
 ]

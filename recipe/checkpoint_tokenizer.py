@@ -16,7 +16,7 @@ SPECIAL_IDS = [f"{name}_token_id" for name in ("pad", "unk", "bos", "eos", "cls"
 # Cases, accents, joiners, digits, punctuation and white space, which tokenizers treat in different ways.
 SAMPLE = "The Café's  nai\u0308ve x_1: 3.14\t(कु के) Tiếng Việt \u0645\u06cc\u200c\u062e ไทย 日本 🙂 don't\n"
 
-KINDS = {"WordPiece": "wordpiece", "BPE": "byte_bpe"}
+KINDS = {"WordPiece": "wordpiece", "BPE": "byte_bpe", "Unigram": "unigram"}
 RIGHT = "name the folder of the one that it was trained with"
 
 
@@ -68,10 +68,23 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def _check_asked(saved: Any, cfg: TokenizerConfig, path: str | Path) -> None:
-    """A trained tokenizer says what was asked for; of one of an earlier version, kind and size are seen."""
-    kind = KINDS.get(type(saved.backend_tokenizer.model).__name__)
-    size = max(len(saved), cfg.vocab_size)  # a short text gives fewer words than asked for
-    asked = saved.init_kwargs.get("trained", {"name": kind, "vocab_size": size})
-    for key, value in asked.items():
+    """A trained tokenizer says what was asked for; of one of an earlier version it is seen."""
+    for key, value in {**_seen(saved, cfg.vocab_size), **saved.init_kwargs.get("trained", {})}.items():
         if getattr(cfg, key) != value:
             raise RecipeError(f"tokenizer.{key} is {getattr(cfg, key)!r}; {path} was trained with {value!r}")
+
+
+def _seen(saved: Any, size: int) -> dict[str, Any]:
+    """What a tokenizer must have been asked for, by what it does; `size` if it has no more words.
+
+    A short text gives fewer words than asked for. Early versions lower-cased in any case, and the first ones
+    dropped accents as well.
+    """
+    backend = saved.backend_tokenizer
+    sample = backend.normalizer.normalize_str("\u00c9") if backend.normalizer is not None else "\u00c9"
+    return {
+        "name": KINDS.get(type(backend.model).__name__),
+        "vocab_size": max(len(saved), size),
+        "lowercase": sample == sample.lower(),
+        "strip_accents": sample.lower() == "e",
+    }

@@ -20,6 +20,8 @@ from cadenza.data import (
     train_texts,
     unigram_entropy,
 )
+from cadenza.data.survey.unknown_share import unknown_line
+from cadenza.data.text.sources import train_texts_made_of
 from cadenza.data.text.tokenizer import check_special
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import causal_lm, has_adapters, masked_lm
@@ -45,15 +47,10 @@ def refuse_encoder(model: Any) -> None:
         )
 
 
-def show_unknown(tokenizer: Any, train: DataSpec, evaluation: DataSpec) -> None:
-    """Print how much of the text `tokenizer` doesn't know; of a stream this isn't known before it is read."""
-    shares = []
-    for part, spec in (("training", train), ("evaluation", evaluation)):
-        loader: Any = spec.dataloader
-        if share := getattr(loader.dataset, "unknown_share", 0):
-            shares.append(f"{share:.2%} of the tokens for {part}")
-    if shares:
-        show(f"unknown to the tokenizer ({tokenizer.unk_token}): {', '.join(shares)}")
+def show_unknown(*data: Any) -> None:
+    """Print how much of the text the tokenizer doesn't know; arguments and errors as in `unknown_line`."""
+    if line := unknown_line(*data):
+        show(line)
 
 
 class LanguageModelling(Task[Recipe]):
@@ -67,7 +64,9 @@ class LanguageModelling(Task[Recipe]):
         cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
 
         def built() -> Any:
-            return build_tokenizer(cfg, lambda: train_texts(self.recipe.data), masked)
+            data = self.recipe.data
+            made_of = train_texts_made_of(data) if cfg.name in TRAINERS else None
+            return build_tokenizer(cfg, lambda: train_texts(data), masked, made_of)
 
         if self.checkpoint is None:
             return built()
@@ -107,7 +106,7 @@ class LanguageModelling(Task[Recipe]):
             packed = build.packs_rows(algorithms)
             train = build_dataspec(train=True, batch_size=batch, packed=packed, **common)
             evaluation = build_dataspec(train=False, batch_size=eval_batch, **common)
-        show_unknown(self.tokenizer, train, evaluation)
+        show_unknown(self.tokenizer, self.recipe.data, train, evaluation)
         return train, evaluation
 
     def check(self, model: Any) -> None:

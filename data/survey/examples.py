@@ -12,17 +12,21 @@ from cadenza.data.text.prepared.cut import Cut
 TOKENS = 48  # of a row that are shown
 
 
-def batch(texts: list[Document], tokenizer: Any, recipe: Any, count: int) -> Batch:
-    """The first `count` rows that `texts` give, as a batch of training."""
+def batch(texts: list[Document], tokenizer: Any, recipe: Any, count: int) -> Batch | None:
+    """The first `count` rows that `texts` give, as a batch of training; None if they give none."""
     cfg, seed = recipe.data, recipe.seed
     if recipe.model.objective == "causal_lm":
-        windows = WindowedDocuments(list(pieces(texts, tokenizer, Cut(None))), tokenizer, cfg, seed)
-        return CausalLMCollator(tokenizer, cfg.boundary_loss)(
-            [windows[n] for n in range(min(count, len(windows)))]
+        windows = _first(
+            WindowedDocuments(list(pieces(texts, tokenizer, Cut(None))), tokenizer, cfg, seed), count
         )
-    rows = TokenizedDocuments(list(pieces(texts, tokenizer, masked_cut(cfg))), tokenizer)
-    collator = masked_collator(cfg, tokenizer, True, seed)
-    return collator.mask(collator([rows[n] for n in range(min(count, len(rows)))]))
+        return CausalLMCollator(tokenizer, cfg.boundary_loss)(windows) if windows else None
+    documents = TokenizedDocuments(list(pieces(texts, tokenizer, masked_cut(cfg))), tokenizer)
+    rows, collator = _first(documents, count), masked_collator(cfg, tokenizer, True, seed)
+    return collator.mask(collator(rows)) if rows else None
+
+
+def _first(rows: Any, count: int) -> list[Any]:
+    return [rows[n] for n in range(min(count, len(rows)))]
 
 
 def examples(batch: Batch, tokenizer: Any, causal: bool) -> list[str]:

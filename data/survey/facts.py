@@ -44,6 +44,11 @@ class Facts:
     capacity: int
 
     @property
+    def filled(self) -> list[Document]:
+        """Those of the first documents that have a token."""
+        return [document for document, length in zip(self.first, self.lengths, strict=False) if length]
+
+    @property
     def empty(self) -> int:
         """Documents without a token."""
         return int((self.lengths == 0).sum())
@@ -56,7 +61,9 @@ class Facts:
     @property
     def packed_padding(self) -> float | None:
         """The same with `sequence_packing`."""
-        return None if not self.packed else 1 - int(self.rows.sum()) / (self.capacity * self.packed)
+        if self.packed is None:
+            return None
+        return 1 - int(self.rows.sum()) / (self.capacity * self.packed) if self.packed else 0.0
 
 
 def facts(documents: Iterable[Document], tokenizer: Any, cfg: TextConfig, causal: bool) -> Facts:
@@ -73,7 +80,7 @@ def facts(documents: Iterable[Document], tokenizer: Any, cfg: TextConfig, causal
         found.append(len(ids))
         sequences += [] if causal else [len(row) + 2 for row in cut(ids, special)]
     if not found:
-        raise DataError("data.source: there is no document to look at")
+        raise DataError(f"data.source: {cfg.source} gives no document")
     lengths = np.array(found, dtype=np.int64)
     rows = _windows(lengths, tokenizer, cfg) if causal else np.array(sequences, dtype=np.int64)
     cuts = not causal and cfg.long_documents == "truncate"

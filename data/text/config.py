@@ -12,7 +12,7 @@ SHARE = Range("(0, 1)")
 MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
-TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe"))
+TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe", "unigram"))
 OF_ONE_SOURCE = ("text_field", "ids_field", "split_text", "encoding")  # what a source of a mixture may set
 
 
@@ -180,10 +180,17 @@ class TokenizerConfig:
     name: str = option(
         "wordpiece",
         "A name on the Hub, a folder, or a kind that is trained on the source's training text and cached: "
-        "`wordpiece`, in lower case, or `byte_bpe`, to which no text is unknown.",
+        "`wordpiece`, `byte_bpe`, to which no text is unknown, or `unigram`, for scripts without spaces.",
         Text(),
     )
     vocab_size: int = option(4000, "Words of a trained tokenizer.", Range("[300, 16777216]"), only=TRAINED)
+    lowercase: bool = option(False, "Whether a trained tokenizer lower-cases its text.", only=TRAINED)
+    strip_accents: bool = option(
+        False,
+        "Whether a trained tokenizer drops accents, as of \u00e9 and \u0439; vowel signs and tones of other "
+        "scripts stay.",
+        only=TRAINED,
+    )
     cache_dir: str | None = option(
         None,
         "Where trained tokenizers are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.",

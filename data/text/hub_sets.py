@@ -54,8 +54,8 @@ class HubDocuments:
             yield document_or_bad(row, self.cfg, f"{self.cfg.source} row {number}")
 
 
-def hub_stream(cfg: TextConfig, train: bool, seed: int) -> Iterable[Document]:
-    """The documents of this rank, shuffled to train on, read while they are needed."""
+def hub_stream(cfg: TextConfig, train: bool, seed: int, whole: bool = False) -> Iterable[Document]:
+    """The documents of this rank, or of all of them, shuffled to train on, read while they are needed."""
     from datasets import load_dataset
     from datasets.distributed import split_dataset_by_node
 
@@ -68,7 +68,8 @@ def hub_stream(cfg: TextConfig, train: bool, seed: int) -> Iterable[Document]:
         stream = stream.shuffle(seed=seed, buffer_size=cfg.shuffle_buffer)
     elif cfg.eval_documents is not None:
         stream = stream.take(cfg.eval_documents)
-    stream = split_dataset_by_node(stream, rank=dist.get_global_rank(), world_size=dist.get_world_size())
+    if not whole:
+        stream = split_dataset_by_node(stream, rank=dist.get_global_rank(), world_size=dist.get_world_size())
     return Texts(stream, cfg)
 
 

@@ -21,6 +21,8 @@ from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.prepared.prepare import Prepared, prepared
 from cadenza.data.text.sources import stream, streamed
 
+NEXT_TO_NOTHING = 1e-30  # of labels, in float32 a number of its own that adds nothing to 1
+
 
 def build_dataspec(
     cfg: TextConfig, tokenizer: Any, *, train: bool, batch_size: int, seed: int, packed: bool = False
@@ -135,10 +137,14 @@ def unknown_share(parts: tuple[Prepared, ...]) -> float:
     return unknown / max(tokens, 1)
 
 
-def count_tokens(batch: Batch) -> dict[str, int]:
-    """`total`: tokens without padding; `loss_generating`: tokens with a label, which weight the loss."""
-    labelled = batch["labels"] != IGNORED
-    return {"total": int(batch["attention_mask"].sum()), "loss_generating": int(labelled.sum())}
+def count_tokens(batch: Batch) -> dict[str, Any]:
+    """`total`: tokens without padding; `loss_generating`: tokens with a label, which weight the loss.
+
+    A micro-batch without a label, whose loss is 0, weighs next to nothing: Composer divides by the sum over a
+    batch, which may have no other micro-batch. To add it to any other weight leaves that as it is.
+    """
+    labelled = float((batch["labels"] != IGNORED).sum())  # of one type on all ranks, which add them up
+    return {"total": int(batch["attention_mask"].sum()), "loss_generating": labelled or NEXT_TO_NOTHING}
 
 
 def unigram_entropy(dataspec: DataSpec) -> float:

@@ -41,8 +41,21 @@ def train_texts(cfg: TextConfig, limit: int = 100_000) -> Iterator[Any]:
     if cfg.ids_field is not None:
         raise DataError("data.ids_field: ids have no text to train a tokenizer on; name the one they are of")
     for part, share in cfg.parts():
-        found = stream(part, True, 0) if streamed(part, True) else _of_part(part, True, say=_nothing)
+        found = _of_part(part, True, say=_nothing) if not streamed(part, True) else _of_all_ranks(part)
         yield from islice(found, max(round(share * limit), 1))
+
+
+def train_texts_made_of(cfg: TextConfig) -> dict[str, Any] | None:
+    """What `train_texts` depends on; None of a stream."""
+    if streamed(cfg, True):
+        return None
+    sources = [(*whole(part, True), share) for part, share in cfg.parts()]
+    return {"sources": [[source.made_of(), divided, share] for source, divided, share in sources]}
+
+
+def _of_all_ranks(cfg: TextConfig) -> Iterable[Document]:
+    """A stream that isn't divided among ranks: the same text whatever their number."""
+    return mds_documents(cfg, True, 0) if cfg.source == "mds" else hub_stream(cfg, True, 0, whole=True)
 
 
 def streamed(cfg: TextConfig, train: bool) -> bool:

@@ -9,28 +9,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from composer.utils import dist
-
 from cadenza.data import hub
 from cadenza.data.errors import DataError, one_line
 from cadenza.data.places import cache_folder
+from cadenza.data.ranks import from_first_rank
 from cadenza.data.text.config import TokenizerConfig
-from cadenza.data.text.vocabulary import SPECIAL, TRAINERS
+from cadenza.data.text.prepared.key import key_of
+from cadenza.data.text.vocabulary import SPECIAL, TRAINERS, key, train
 
 FORMAT = 2  # raise it when the trainers change what they make of a text: kept ones are then trained anew
 
 
-def build_tokenizer(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], masked: bool = True) -> Any:
+def build_tokenizer(
+    cfg: TokenizerConfig,
+    texts: Callable[[], Iterable[str]],
+    masked: bool = True,
+    made_of: dict[str, Any] | None = None,
+) -> Any:
     """A fast transformers tokenizer.
 
     Args:
-        texts: returns the text to train on; called for `wordpiece` and `byte_bpe`.
+        texts: returns the text to train on; called on the first rank, for the kinds that are trained.
+        made_of: what the text depends on, such as the times of its files: it isn't read if a tokenizer of the
+            same is kept. None: the text itself.
         masked: whether a padding, class, separator and mask token are needed.
 
     Raises:
         DataError: no such tokenizer, the Hub isn't reachable, or a special token is missing.
     """
-    tokenizer = _trained(cfg, texts()) if cfg.name in TRAINERS else _loaded(cfg.name)
+    tokenizer = _trained(cfg, texts, made_of) if cfg.name in TRAINERS else _loaded(cfg.name)
     if masked:
         check_special(tokenizer, cfg.name)
     return tokenizer
@@ -43,31 +50,28 @@ def check_special(tokenizer: Any, name: str) -> None:
         raise DataError(f"tokenizer.name: {name} has no {', '.join(missing)}; masked LM needs them all")
 
 
-def _trained(cfg: TokenizerConfig, texts: Iterable[str]) -> Any:
-    """The tokenizer that the first rank trains on its text, or finds in its cache, on every rank.
+def _trained(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], made_of: Any) -> Any:
+    """The tokenizer that the first rank trains, or finds in its cache; no other rank reads the text.
 
     Each rank reads its own part of a stream, and would train another vocabulary.
     """
-    corpus, shared = list(texts), [None]
-    if dist.get_global_rank() == 0:
-        shared = [_cached(cfg, corpus)]
-    dist.broadcast_object_list(shared)
-    return shared[0]
+    return from_first_rank(lambda: _cached(cfg, texts, made_of))
 
 
-def _cached(cfg: TokenizerConfig, corpus: list[str]) -> Any:
+def _cached(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], made_of: Any) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    name = f"{cfg.name}-{cfg.vocab_size}-{_digest(corpus)}"
-    folder = cache_folder(cfg.cache_dir) / "tokenizers" / name
+    corpus = None if made_of is not None else list(texts())
+    digest = _digest(corpus, key(cfg)) if corpus is not None else key_of({**made_of, "tokenizer": key(cfg)})
+    folder = cache_folder(cfg.cache_dir) / "tokenizers" / f"{cfg.name}-{cfg.vocab_size}-{digest}"
     if not folder.is_dir():
-        _save(TRAINERS[cfg.name](corpus, cfg.vocab_size), folder)
+        _save(train(cfg, texts() if corpus is None else corpus), folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def _digest(corpus: list[str]) -> str:
+def _digest(corpus: list[str], options: Any = None) -> str:
     """A hash of the documents, each with its length: the same text in other documents is another corpus."""
-    digest = hashlib.sha256(f"{FORMAT} {version('tokenizers')}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {version('tokenizers')} {options}".encode())
     for text in corpus:
         content = text.encode()
         digest.update(len(content).to_bytes(8, "little") + content)
@@ -97,5 +101,5 @@ def _loaded(name: str) -> Any:
     except Exception as error:
         offline = local and not path.is_dir()
         reason = "it isn't cached, and the Hub doesn't answer" if offline else one_line(error)
-        advice = "name a folder, or wordpiece or byte_bpe to train one on the data"
+        advice = "name a folder, or wordpiece, byte_bpe or unigram to train one on the data"
         raise DataError(f"tokenizer.name: {name} can't be loaded ({reason}); {advice}") from error

@@ -1,10 +1,13 @@
 """Where words begin in a row of tokens, for WordPiece, byte-level BPE and SentencePiece.
 
 WordPiece marks the pieces within a word (`##ing`). The two others mark the space in front of a word, so that
-a piece of letters behind a piece that ends in a letter goes on with its word. A word is a run of letters and
-digits, with a space in front of it if that is a piece alone; every other piece is a word of its own.
+a piece of letters behind a piece that ends in a letter goes on with its word. A word is a run of letters,
+their marks and digits, with a space in front of it if that is a piece alone; every other piece is a word of
+its own, and so is each piece of a script that is written without spaces.
 """
 
+import re
+import unicodedata
 from typing import Any
 
 import torch
@@ -15,6 +18,11 @@ from cadenza.data.errors import DataError
 
 MARKS = {"wordpiece": "##", "byte_level": "Ġ", "sentencepiece": "▁"}
 LEAST = 0.01  # the share of the vocabulary that has the mark
+JOINERS = "\u200c\u200d\ufffd"  # the last stands for a part of a character in UTF-8
+UNSPACED = re.compile(  # Thai and Lao, Myanmar, Khmer, kana and Chinese characters
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
 
 
 class WordStarts:
@@ -75,5 +83,7 @@ def _ends(token: str, kind: str) -> tuple[bool, bool]:
 
 
 def _letter(character: str) -> bool:
-    """Whether it is part of a word: a letter, a digit, or a part of a character in UTF-8."""
-    return character.isalnum() or character == "\ufffd"
+    """Whether it is part of a word: a letter, its mark or joiner, a digit, or part of one in UTF-8."""
+    if UNSPACED.match(character):
+        return False
+    return character.isalnum() or character in JOINERS or unicodedata.category(character).startswith("M")

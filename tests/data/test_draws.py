@@ -22,7 +22,7 @@ from cadenza.data import (
 )
 from cadenza.data.text.datasets.packing import PackedStream
 from cadenza.data.text.datasets.windows import WindowedStream
-from cadenza.data.text.sources import Texts
+from cadenza.data.text.rows import Texts
 
 DOCUMENTS, LENGTH = 48, 12
 FINITE = ("masked", "packed", "windows", "arrays", "files")

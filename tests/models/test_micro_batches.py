@@ -78,3 +78,17 @@ def test_a_loss_that_is_nan_with_labels_stays_nan():
     model.model.cls.predictions.decoder.bias.data[3] = torch.nan
     inputs = batch("bert")
     assert model.loss(model(inputs), inputs).isnan()
+
+
+@pytest.mark.parametrize(
+    ("family", "algorithms"), [("bert", ()), ("bert", (SparsePrediction,)), ("llama", ())]
+)
+def test_a_batch_without_any_label_changes_nothing(family, algorithms):
+    """Its loss is 0, and so are its gradients: Composer divides by the weights of its micro-batches."""
+    inputs = unlabelled_rows(family)
+    inputs["labels"][:] = -100
+    stock = build(family, **(STILL if family == "bert" else {})).train()
+    ours, logged = trained(copy.deepcopy(stock), inputs, [each() for each in algorithms])
+    assert logged == 0
+    for mine, theirs in zip(ours.parameters(), stock.parameters(), strict=True):
+        assert torch.equal(mine, theirs)

@@ -9,7 +9,7 @@ import torch
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
-from cadenza.data import DataError, TokenizerConfig, train_byte_bpe, train_wordpiece
+from cadenza.data import DataError, TokenizerConfig, train_wordpiece
 from cadenza.data.text.vocabulary import SPECIAL, TRAINERS
 from cadenza.recipe import RecipeError, checkpoint_tokenizer, load, run
 
@@ -80,20 +80,24 @@ def test_a_resume_takes_the_runs_own_words(recipe, tmp_path, monkeypatch, capsys
         played("train.autoresume=true", "tokenizer.vocab_size=310")
 
 
-@pytest.mark.parametrize("train", [train_wordpiece, train_byte_bpe])
-def test_what_was_asked_for_must_be_asked_for_again(tmp_path, train):
-    name, other = ("wordpiece", "byte_bpe") if train is train_wordpiece else ("byte_bpe", "wordpiece")
-    trained = train(TEXT, 300)
+@pytest.mark.parametrize("folding", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_what_was_asked_for_must_be_asked_for_again(tmp_path, name, folding):
+    own = {"vocab_size": 300, "lowercase": folding[0], "strip_accents": folding[1]}
+    trained = TRAINERS[name](TEXT, **own)
     path = checkpoint_with(tmp_path / "a.pt", trained)
-    assert of_run(path, name=name).get_vocab() == trained.get_vocab()
-    with pytest.raises(RecipeError, match=rf"tokenizer.vocab_size is 301; {path} was trained with 300$"):
-        of_run(path, name=name, vocab_size=301)
-    with pytest.raises(RecipeError, match=rf"tokenizer.name is '{other}'; {path} was trained with '{name}'$"):
-        of_run(path, name=other)
+    assert of_run(path, name=name, **own).get_vocab() == trained.get_vocab()
+    other = "wordpiece" if name == "byte_bpe" else "byte_bpe"
+    changes = {"vocab_size": 301, "lowercase": not folding[0], "strip_accents": not folding[1], "name": other}
+    for key, value in changes.items():
+        asked = {"name": name, **own}
+        message = rf"^tokenizer.{key} is {value!r}; {path} was trained with {asked[key]!r}$"
+        with pytest.raises(RecipeError, match=message):
+            of_run(path, **{**asked, key: value})
 
 
 def earlier():
-    """A tokenizer as earlier versions trained it: it strips accents, and doesn't say what was asked for."""
+    """A tokenizer as the first versions trained it: it strips accents, and doesn't say what was asked for."""
     plain = train_wordpiece(TEXT, 300).backend_tokenizer
     plain.normalizer = normalizers.BertNormalizer(lowercase=True)
     return PreTrainedTokenizerFast(tokenizer_object=plain, **SPECIAL)
@@ -101,16 +105,33 @@ def earlier():
 
 def test_checkpoints_of_earlier_versions_go_on_with_their_own(tmp_path):
     path = checkpoint_with(tmp_path / "a.pt", earlier())
-    found = of_run(path, vocab_size=4000)
+    folding = {"lowercase": True, "strip_accents": True}
+    found = of_run(path, vocab_size=4000, **folding)
     assert found("The c\u00e0t")["input_ids"] == found("the cat")["input_ids"]
+    for key in folding:
+        with pytest.raises(RecipeError, match=rf"tokenizer.{key} is False; .* was trained with True$"):
+            of_run(path, **{**folding, key: False})
     with pytest.raises(RecipeError, match=r"tokenizer.name is 'byte_bpe'; .* was trained with 'wordpiece'$"):
-        of_run(path, name="byte_bpe")
+        of_run(path, name="byte_bpe", **folding)
     large = PreTrainedTokenizerFast(
         tokenizer_object=train_wordpiece([f"{n}th w{n}" for n in range(400)], 320).backend_tokenizer,
         **SPECIAL,
     )
     with pytest.raises(RecipeError, match=r"tokenizer.vocab_size is 300; .* was trained with 320$"):
         of_run(checkpoint_with(tmp_path / "b.pt", large))
+
+
+@pytest.mark.parametrize("name", ["wordpiece", "byte_bpe"])
+def test_a_checkpoint_that_says_nothing_of_case_is_looked_at(tmp_path, name):
+    """Its WordPiece lower-cased and kept accents; its byte pairs kept both."""
+    lower = name == "wordpiece"
+    trained = TRAINERS[name](TEXT, 300, lowercase=lower)
+    path = checkpoint_with(tmp_path / "a.pt", trained, trained={"name": name, "vocab_size": 300})
+    assert of_run(path, name=name, lowercase=lower).get_vocab() == trained.get_vocab()
+    with pytest.raises(RecipeError, match=rf"^tokenizer.lowercase is {not lower}; {path} was .* {lower}$"):
+        of_run(path, name=name, lowercase=not lower)
+    with pytest.raises(RecipeError, match=rf"^tokenizer.strip_accents is True; {path} was .* False$"):
+        of_run(path, name=name, lowercase=lower, strip_accents=True)
 
 
 def changed(key):
@@ -157,7 +178,9 @@ def test_a_tokenizer_that_can_not_be_read_is_said(tmp_path):
 
 def test_special_tokens_are_asked_of_the_checkpoints_own(tmp_path):
     path = checkpoint_with(tmp_path / "a.pt", earlier(), mask_token=None)
-    task = run.LanguageModelling(load([], ["tokenizer.vocab_size=300"]))
+    task = run.LanguageModelling(
+        load([], [f"tokenizer.{pair}" for pair in ("vocab_size=300", "lowercase=true", "strip_accents=true")])
+    )
     task.checkpoint = path
     with pytest.raises(
         DataError, match=rf"tokenizer.name: {path} has no mask_token; masked LM needs them all$"

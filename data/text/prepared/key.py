@@ -6,12 +6,12 @@ import pickle
 from importlib.metadata import version
 from typing import Any
 
-FORMAT = 1  # raise it when other rows are made of the same text: those on disk are then made anew
+FORMAT = 1  # raise it when something else is made of the same text: what is kept is then made anew
 
 
 def key_of(made_of: dict[str, Any]) -> str:
-    """16 hexadecimal digits, a hash of `made_of`."""
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits, a hash of `made_of` and of the version of what is kept."""
+    return hashlib.sha256(json.dumps([FORMAT, made_of], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -20,4 +20,4 @@ def tokenizer_digest(tokenizer: Any) -> str:
     state = backend.to_str().encode() if hasattr(backend, "to_str") else pickle.dumps(tokenizer)
     special = repr([type(tokenizer).__name__, getattr(tokenizer, "all_special_ids", None)])
     libraries = version("tokenizers"), version("transformers")
-    return hashlib.sha256(repr((FORMAT, libraries, special)).encode() + state).hexdigest()[:16]
+    return hashlib.sha256(repr((libraries, special)).encode() + state).hexdigest()[:16]

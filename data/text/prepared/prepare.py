@@ -1,14 +1,13 @@
 """Prepare a finite source once: its documents as rows of token ids on disk.
 
 1. `made_of`: what the rows depend on, whose hash names their folder. Is the folder there, it is used.
-2. `_locked`: one process of a machine prepares, the others wait for it.
+2. One rank of each node prepares, the others wait for it; `_locked`: so do other runs on the machine.
 3. `_written`: documents are read, tokenized by all cores and written, step by step. A process that was killed
    is resumed: the documents of earlier steps are read again, but not tokenized.
 4. The folder gets its name when everything is in it.
 """
 
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from composer.utils import dist
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from cadenza.data.errors import DataError
 from cadenza.data.places import cache_folder, reason, why_unwritable
+from cadenza.data.ranks import once_a_node
 from cadenza.data.text.bad_rows import show
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document, Encoder
@@ -33,7 +32,6 @@ from cadenza.data.text.prepared.rows import Rows
 from cadenza.data.text.sources import whole
 
 SHOWN = 20 << 20  # bytes of text from which a progress bar is shown
-PATIENCE = 2.0  # seconds by which the first process of a machine is ahead, so that its bar is seen
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> Prepared
         "eval_fraction": divided,
     }
     folder = cache_folder(cfg.cache_dir) / "prepared" / key_of(made_of)
-    if not folder.is_dir():
-        _prepare(folder, text, _Task(tokenizer, cut, divided, made_of))
+    task = _Task(tokenizer, cut, divided, made_of)
+    once_a_node(lambda: folder.is_dir() or _prepare(folder, text, task))
     journal = Journal.load(folder)
     if journal is None:
         raise DataError(f"data.cache_dir: {folder} isn't whole; remove it")
@@ -108,8 +106,6 @@ def _prepare(folder: Path, text: Any, task: _Task) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     if why := why_unwritable(folder.parent):
         raise DataError(f"data.cache_dir: {folder.parent} can't be written to ({why}); name another folder")
-    if dist.get_local_rank() > 0:
-        time.sleep(PATIENCE)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)

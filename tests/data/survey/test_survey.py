@@ -7,12 +7,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from words import Words, lengths, texts, tokenized, windowed
 
-from cadenza.data.survey.examples import TOKENS, examples
+from cadenza.data import DataError
+from cadenza.data.survey.examples import TOKENS, batch, examples
 from cadenza.data.survey.facts import facts
 from cadenza.data.survey.histogram import draw
+from cadenza.data.survey.lines import lines
 from cadenza.data.survey.unknown import unknown_words
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.datasets.packing import PackedDocuments
+from cadenza.recipe import load
 
 
 class Decoder(Words):
@@ -93,3 +96,23 @@ def test_any_lengths_can_be_drawn(corpus, tmp_path):
     draw(found, "a corpus", tmp_path / "new" / "lengths.png")
     assert (tmp_path / "new" / "lengths.png").stat().st_size > 5_000
     assert isinstance(found.lengths, np.ndarray)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_documents_without_a_row_are_counted_and_give_no_example(causal, tmp_path):
+    cfg, tokenizer = TextConfig(max_seq_len=8), Decoder()
+    found = facts(["", " "], tokenizer, cfg, causal)
+    assert (found.rows.tolist(), found.empty, found.filled) == ([], 2, [])
+    assert "rows of 8 tokens: 0" in "\n".join(lines(found, tokenizer, cfg, partly=False))
+    objective = "causal_lm" if causal else "masked_lm"
+    assert batch(found.filled, tokenizer, load([], [f"model.objective={objective}"]), 3) is None
+    draw(found, "nothing", tmp_path / "plot.png")
+
+
+def test_examples_come_from_documents_with_a_token():
+    assert facts(["", "a", ""], Words(), TextConfig(), False).filled == ["a"]
+
+
+def test_no_document_at_all_is_an_error():
+    with pytest.raises(DataError, match=r"^data.source: python_docs gives no document$"):
+        facts([], Words(), TextConfig(), False)

@@ -21,7 +21,7 @@ from cadenza.data import (
 from cadenza.data.text import sources
 from cadenza.data.text.datasets.packing import PackedStream
 from cadenza.data.text.datasets.sequences import TokenizedStream
-from cadenza.data.text.sources import Texts
+from cadenza.data.text.rows import Texts
 
 WORDS = Tagged()
 BUILD = {"masked": build_dataspec, "causal": build_causal_dataspec}
@@ -193,6 +193,9 @@ def test_tokens_of_a_batch_by_hand():
         "labels": torch.tensor([[-100, 0, 7, -100], [-100] * 4]),
     }
     assert count_tokens(batch) == {"total": 4, "loss_generating": 2}
+    nothing = count_tokens({**batch, "labels": torch.full((2, 4), -100)})
+    assert torch.tensor(nothing["loss_generating"]) > 0, "Composer divides by it, in float32"
+    assert torch.tensor(sum([nothing["loss_generating"], 1.0])) == 1
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])

@@ -8,7 +8,16 @@ from paths import ROOT
 from torch.utils.data import DataLoader
 from words import TEXTS
 
-from cadenza.data import DataError, TextConfig, TokenizedStream, build_dataspec, documents, train_wordpiece
+from cadenza.data import (
+    DataError,
+    MaskedLMCollator,
+    TextConfig,
+    TokenizedStream,
+    build_dataspec,
+    documents,
+    train_wordpiece,
+)
+from cadenza.data.loading import data_loader
 from cadenza.data.text.rows import Texts
 from cadenza.recipe import load, run
 
@@ -105,3 +114,21 @@ def test_an_error_in_a_loading_process_is_said_as_in_this_one():
         dataset = TokenizedStream(rows, train_wordpiece(TEXTS, 300), 16, split=False)
         with pytest.raises(DataError, match=said):
             list(DataLoader(dataset, batch_size=None, num_workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("train", [True, False])
+def test_a_stream_without_a_batch_is_said(train, workers):
+    """Composer would begin one pass after the other, without end."""
+    tokenizer = train_wordpiece(TEXTS, 300)
+    collator, cfg = MaskedLMCollator(tokenizer, 0.3, 16, 0), TextConfig(num_workers=workers)
+
+    def loader(texts):
+        dataset = TokenizedStream(texts, tokenizer, 16, split=False)
+        return data_loader(cfg, dataset, None, collator, train, 4, 0)
+
+    part = "training" if train else "evaluation"
+    with pytest.raises(DataError, match=rf"^data.source: the stream gives no batch of 4 rows for {part} on "):
+        list(loader(["[SEP]", "", " "] * 9))
+    once = 2 if train else 3  # each process reads all nine
+    assert len(list(loader(TEXTS[:9]))) == once * max(workers, 1)

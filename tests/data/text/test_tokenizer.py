@@ -1,7 +1,6 @@
 """Tokenizers: where trained ones are kept and under which name, and what is asked of transformers."""
 
 import os
-import pickle
 import re
 
 import pytest
@@ -31,26 +30,29 @@ def test_the_vocabulary_is_as_large_as_asked_for(trained):
 def test_where_trained_ones_are_kept(tmp_path, monkeypatch, trained, folder, variable, kept):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CADENZA_CACHE", variable and str(tmp_path / variable))
-    monkeypatch.setitem(module.TRAINERS, "wordpiece", lambda texts, size: trained)
+    monkeypatch.setitem(module.TRAINERS, "wordpiece", lambda texts, vocab_size, **options: trained)
     cfg = TokenizerConfig(vocab_size=300, cache_dir=folder and f"~/{folder}")
     build_tokenizer(cfg, lambda: TEXTS)
     (path,) = (tmp_path / kept / "tokenizers").iterdir()
     assert re.fullmatch("wordpiece-300-[0-9a-f]{16}", path.name)
 
 
-def test_each_size_and_each_text_has_its_own(tmp_path, monkeypatch):
+def test_each_text_with_each_option_has_its_own(tmp_path, monkeypatch):
     asked = []
 
-    def train(texts, size):
-        asked.append((len(texts), size))
+    def train(texts, vocab_size, lowercase, strip_accents):
+        asked.append((len(texts), vocab_size, lowercase, strip_accents))
         return train_wordpiece(TEXTS[:50], 300)
 
     monkeypatch.setitem(module.TRAINERS, "wordpiece", train)
     joined = [TEXTS[0] + TEXTS[1], *TEXTS[2:]]
-    cases = [(TEXTS, 300), (TEXTS, 310), (TEXTS[:-1], 300), (joined, 300), (TEXTS, 300)]
-    for texts, size in cases:
-        build_tokenizer(TokenizerConfig(vocab_size=size, cache_dir=str(tmp_path)), lambda texts=texts: texts)
-    assert asked == [(len(texts), size) for texts, size in cases[:4]]
+    cases = [(TEXTS, 300), (TEXTS, 310), (TEXTS[:-1], 300), (joined, 300), (TEXTS, 300, True)]
+    cases += [(TEXTS, 300, False, True), (TEXTS, 300, True, True)]
+    cases = [(texts, size, *(*fold, False, False)[:2]) for texts, size, *fold in cases]
+    for texts, size, *fold in [*cases, *cases]:
+        cfg = TokenizerConfig("wordpiece", size, *fold, cache_dir=str(tmp_path))
+        build_tokenizer(cfg, lambda texts=texts: texts)
+    assert asked == [(len(texts), *options) for texts, *options in cases]
 
 
 def test_other_documents_with_the_same_text_are_another_corpus(monkeypatch):
@@ -65,23 +67,14 @@ def test_other_documents_with_the_same_text_are_another_corpus(monkeypatch):
     assert len(set(digests)) == len(digests)
 
 
-def test_every_rank_has_the_first_ones(tmp_path, monkeypatch, trained):
-    """Each rank reads its own part of a stream: the texts differ."""
-    sent = []
-    monkeypatch.setattr(module.dist, "broadcast_object_list", lambda shared: sent.append(shared[0]))
-    cfg = TokenizerConfig(vocab_size=300, cache_dir=str(tmp_path))
-    build_tokenizer(cfg, lambda: TEXTS)
+def test_only_the_first_rank_reads_the_text(monkeypatch, trained):
+    """Each rank would read its own part of a stream; tests/data/test_ranks.py hands on what is made."""
+    monkeypatch.setattr(module, "from_first_rank", lambda make: trained)
 
-    def receive(shared):
-        assert shared == [None], "the others train none"
-        shared[0] = pickle.loads(pickle.dumps(sent[0]))
+    def never():
+        raise AssertionError("the text is read")
 
-    monkeypatch.setattr(module.dist, "broadcast_object_list", receive)
-    monkeypatch.setattr(module.dist, "get_global_rank", lambda: 1)
-    other = build_tokenizer(cfg, lambda: TEXTS[:20])
-    assert other.get_vocab() == trained.get_vocab()
-    assert other(TEXTS[5:9])["input_ids"] == trained(TEXTS[5:9])["input_ids"]
-    assert len(list((tmp_path / "tokenizers").iterdir())) == 1
+    assert build_tokenizer(TokenizerConfig(vocab_size=300), never) is trained
 
 
 def test_one_that_comes_second_leaves_nothing_behind(tmp_path, monkeypatch, trained):
@@ -148,7 +141,7 @@ def test_why_one_can_not_be_loaded(monkeypatch, tmp_path, folder, answers, reaso
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
     monkeypatch.setattr(hub, "reachable", lambda: answers)
     name = str(tmp_path) if folder else "some/name"
-    advice = "name a folder, or wordpiece or byte_bpe to train one on the data"
+    advice = "name a folder, or wordpiece, byte_bpe or unigram to train one on the data"
     with pytest.raises(DataError, match=rf"^tokenizer.name: {name} can't be loaded \({reason}\); {advice}$"):
         build_tokenizer(TokenizerConfig(name=name), list)
 

@@ -64,7 +64,13 @@ SECTIONS = {
         "compile_layers": False,
         "parallelism_config": {},
     },
-    TokenizerConfig: {"name": "wordpiece", "vocab_size": 4000, "cache_dir": None},
+    TokenizerConfig: {
+        "name": "wordpiece",
+        "vocab_size": 4000,
+        "lowercase": False,
+        "strip_accents": False,
+        "cache_dir": None,
+    },
     TextConfig: {
         "source": "python_docs",
         "subset": None,

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import DataError, train_wordpiece
 from cadenza.data.text.config import TokenizerConfig
+from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import ModelError, has_adapters
 from cadenza.recipe import RecipeError
 from cadenza.recipe.parallelism import is_layer
@@ -74,7 +75,9 @@ MODELS = {
 
 def test_no_option_of_model_and_tokenizer_is_missing_here():
     assert set(MODELS) == {f.name for f in fields(Model)}
-    assert {"name", "vocab_size", "cache_dir"} == {f.name for f in fields(TokenizerConfig)}
+    assert {"name", "vocab_size", "lowercase", "strip_accents", "cache_dir"} == {
+        f.name for f in fields(TokenizerConfig)
+    }
 
 
 @pytest.mark.parametrize("option", MODELS)
@@ -148,6 +151,20 @@ def test_a_tokenizers_size_and_where_it_is_kept(built, tmp_path):
     built("tokenizer.cache_dir={}/kept")
     (kept,) = (tmp_path / "kept/tokenizers").iterdir()
     assert kept.name.startswith("wordpiece-300-")
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_tokenizers_kind_case_and_accents(built, name, tmp_path):
+    def words(*pairs):
+        tokenizer = built(f"tokenizer.name={name}", "tokenizer.vocab_size=400", *pairs)[1]
+        assert tokenizer.init_kwargs["trained"]["name"] == name
+        return tokenizer.decode(tokenizer("Numb\u00e9r", add_special_tokens=False)["input_ids"])
+
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": "Numb\u00e9r numb\u00e9r Number number"}) + "\n")
+    whole = "data.eval_source={}/text.jsonl"  # all of `source` is trained on
+    assert words(whole) == "Numb\u00e9r"
+    assert words(whole, "tokenizer.lowercase=true") == "numb\u00e9r"
+    assert words(whole, "tokenizer.strip_accents=true") == "Number"
 
 
 def test_a_tokenizer_learns_from_training_text_alone(built, text, tmp_path):

@@ -8,6 +8,7 @@ from words import Words
 
 from cadenza.data import DataError, MaskedLMCollator, TextConfig, build_dataspec, train_wordpiece
 from cadenza.data.text.vocabulary import train_byte_bpe
+from cadenza.data.text.vocabulary import train_unigram as trained_unigram
 from cadenza.data.text.words import WordStarts, of_words
 
 TEXT = "the quick-brown foxes jumped over 2024 lazy dogs (unbelievable!) and don't think, x1y2 re-thinking_it"
@@ -109,3 +110,23 @@ def test_a_recipe_asks_for_it(train, text):
         cfg = TextConfig(source=str(text), max_seq_len=32, masking=masking)
         spec = build_dataspec(cfg, tokenizer, train=train, batch_size=2, seed=1)
         assert (spec.dataloader.collate_fn.starts is not None) is (masking == "whole_word")
+
+
+# Of each language two words, and how many words there are: of scripts without spaces, each piece is one.
+SCRIPTS = {
+    "hindi": ("\u0939\u093f\u0928\u094d\u0926\u0940 \u0915\u0941\u0924\u094d\u0924\u093e", 2),
+    "decomposed accents": ("e\u0301te\u0301 cafe\u0301", 2),
+    "persian": ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0628\u0648\u062f", 2),
+    "thai": ("\u0e27\u0e31\u0e19\u0e19\u0e35\u0e49 \u0e14\u0e35", None),
+    "japanese": ("\u4eca\u65e5\u306f \u30c6\u30b9\u30c8", None),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("train", [train_byte_bpe, trained_unigram])
+def test_words_of_other_scripts(script, train):
+    text, words = SCRIPTS[script]
+    tokenizer = train([text] * 9, 600)
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    starts = WordStarts(tokenizer)(ids, torch.ones_like(ids, dtype=torch.bool))[0]
+    assert int(starts.sum()) == (words or ids.shape[1])
