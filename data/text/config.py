@@ -8,6 +8,7 @@ from cadenza.options import Choice, Range, Text, check, option
 
 COUNT = Range("[1, 2147483647]")
 SHARE = Range("(0, 1)")
+PART = Range("[0, 1]")
 MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
@@ -85,6 +86,15 @@ class TextConfig:
         Choice("token", "whole_word"),
         only=MASKED,
     )
+    mask_replace_prob: float = option(
+        0.8, "The share of the tokens to predict that become the mask token.", PART, only=MASKED
+    )
+    random_replace_prob: float = option(
+        0.1,
+        "The share that becomes a random word; the rest stays as it is. With `mask_replace_prob` at most 1.",
+        PART,
+        only=MASKED,
+    )
     eval_fraction: float = option(0.05, "The share of a finite source's documents for evaluation.", SHARE)
     eval_documents: int | None = option(
         None, "The largest number of documents for evaluation; null: all.", COUNT
@@ -113,6 +123,15 @@ class TextConfig:
         for key in ("source", "eval_source"):
             if getattr(self, key) == []:
                 raise DataError(f"data.{key} is []; it must name a file, a folder or a glob")
+        self._check_corruption()
+
+    def _check_corruption(self) -> None:
+        masked, replaced = self.mask_replace_prob, self.random_replace_prob
+        if masked + replaced > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 isn't 1 in floating point
+            raise DataError(
+                f"data.random_replace_prob is {replaced} and data.mask_replace_prob {masked}; "
+                "their sum must be at most 1"
+            )
 
 
 @dataclass

@@ -80,6 +80,8 @@ SECTIONS = {
         "mlm_probability": 0.3,
         "eval_mlm_probability": 0.15,
         "masking": "token",
+        "mask_replace_prob": 0.8,
+        "random_replace_prob": 0.1,
         "deduplicate": False,
         "eval_fraction": 0.05,
         "eval_documents": None,
