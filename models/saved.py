@@ -24,8 +24,7 @@ from cadenza.algorithms import REGISTRY
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.models.card import card
 from cadenza.models.classes import class_by, saved_class
-from cadenza.models.errors import ModelError
-from cadenza.models.language_model import in_short
+from cadenza.models.errors import ModelError, in_short
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype

@@ -1,5 +1,6 @@
 """Run a recipe: train, evaluate and record, or only build (`dry_run`).
 
+0. `with_recorded`: the techniques of a pretrained model are added to the recipe's.
 1. `trainer_settings`: an error in the recipe is raised before anything is built; `places.prepare`: so is a
    folder that can't be written to.
 2. `checkpoints.to_load`: a checkpoint that the run can't resume from is refused before it is loaded.
@@ -23,6 +24,7 @@ from composer.utils import dist
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.compiling import compile_layers
+from cadenza.recipe.continuing.surgeries import with_recorded
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
@@ -45,6 +47,7 @@ def task_of(recipe: Any) -> Task:
 @blamed
 def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Build everything and train nothing; the surgeries' reports, and parameter counts before and after."""
+    recipe = with_recorded(recipe)
     algorithms = trainer_settings(recipe)["algorithms"]
     task = task_of(recipe)
     task.checkpoint = checkpoints.to_load(recipe, algorithms)
@@ -64,6 +67,7 @@ def train(recipe: Run) -> Path | None:
 
     Where nothing was left to train, only the run's own recipe has a record; for another one it returns None.
     """
+    recipe = with_recorded(recipe)
     settings = trainer_settings(recipe)
     if dist.get_global_rank() == 0:
         places.prepare(recipe)
@@ -96,6 +100,7 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
 @blamed
 def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     """Score what the recipe loads on its evaluation data; a line for the screen, and the record's `eval`."""
+    recipe = with_recorded(recipe)
     settings = {**trainer_settings(recipe), "callbacks": []}  # no rows for a run's metrics
     task = task_of(recipe)
     built = built_of(task, settings)
