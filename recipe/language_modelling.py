@@ -20,6 +20,7 @@ from cadenza.data import (
     train_texts,
     unigram_entropy,
 )
+from cadenza.data.text.new_words import extended, listed
 from cadenza.data.text.tokenizer import check_special
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import causal_lm, has_adapters, masked_lm
@@ -64,24 +65,34 @@ class LanguageModelling(Task[Recipe]):
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer: the checkpoint's, loaded, taken from the cache, or trained on the recipe's text."""
-        cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
-
-        def built() -> Any:
-            return build_tokenizer(cfg, lambda: train_texts(self.recipe.data), masked)
-
         if self.checkpoint is None:
-            return built()
-        tokenizer = checkpoint_tokenizer.of_run(self.checkpoint, cfg, built)
-        if masked:
+            return self._named[0]
+        tokenizer = checkpoint_tokenizer.of_run(
+            self.checkpoint, self.recipe.tokenizer, lambda: self._named[0]
+        )
+        if self.recipe.model.objective == "masked_lm":
             check_special(tokenizer, str(self.checkpoint))
         return tokenizer
+
+    @cached_property
+    def _named(self) -> tuple[Any, dict[int, list[int]]]:
+        """The tokenizer that the recipe names, and the new words in it: id -> ids of the pieces before."""
+        cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
+        tokenizer = build_tokenizer(cfg, lambda: train_texts(self.recipe.data), masked)
+        if cfg.new_tokens is None:
+            return tokenizer, {}
+        larger, pieces = extended(tokenizer, listed(cfg.new_tokens))
+        show(f"new words: {len(pieces)}, of {sum(map(len, pieces.values())):,} pieces before")
+        return larger, pieces
 
     def model(self) -> HuggingFaceModel:
         tokenizer = self.tokenizer  # before seeding: its training must not shift the random weights
         reproducibility.seed_all(self.recipe.seed)
         section = asdict(self.recipe.model)
         checkpointing = section.pop("gradient_checkpointing")
-        model = BUILDERS[section.pop("objective")](**section, tokenizer=tokenizer)
+        new_words = self._named[1] if self.recipe.tokenizer.new_tokens is not None else None
+        build_model = BUILDERS[section.pop("objective")]
+        model = build_model(**section, tokenizer=tokenizer, new_words=new_words)
         if checkpointing:
             model.model.gradient_checkpointing_enable()
         mark_layers(model)

@@ -151,6 +151,15 @@ class TokenizerConfig:
         Text(),
         only=TRAINED,
     )
+    new_tokens: str | list[str] | None = option(
+        None,
+        "Words to add to a tokenizer that is named: a list, or a file with one a line. In a pretrained model "
+        "each begins as the mean of the pieces that it was split into.",
+        Text(),
+    )
 
     def __post_init__(self) -> None:
         check(self, "tokenizer.", DataError)
+        if self.new_tokens is not None and self.name in TRAINED[1]:
+            right = "name a tokenizer that exists, or raise tokenizer.vocab_size"
+            raise DataError(f"tokenizer.new_tokens: {self.name} is trained on the text itself; {right}")

@@ -17,7 +17,7 @@ def add_words(model: PreTrainedModel, pieces: dict[int, list[int]], rows: int) -
         rows: the words of the extended tokenizer.
     """
     if rows > _words(model):
-        model.resize_token_embeddings(rows, mean_resizing=False)
+        _resize(model, rows)
     for table in tables(model):
         _fill(table, pieces)
 
@@ -27,6 +27,22 @@ def tables(model: Any) -> list[Parameter]:
     words, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     own = [] if head is None else [head.weight, getattr(head, "bias", None)]
     return [words, *(table for table in own if table is not None and table is not words)]
+
+
+def _resize(model: Any, rows: int) -> None:
+    """Resize, and keep apart what was: transformers makes one of BERT's two biases, tied or not.
+
+    An untied BERT would be saved with one of them, and loaded with the other at zero.
+    """
+    before = dict(model.named_parameters(remove_duplicate=False))
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    kept = {id(table) for table in tables(model)}
+    firsts: dict[int, str] = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        first = firsts.setdefault(id(parameter), name)
+        if id(parameter) in kept and before[first] is not before[name]:
+            owner, _, own = first.rpartition(".")  # the output layer, which comes last, keeps its own
+            setattr(model.get_submodule(owner), own, Parameter(parameter.detach()[:rows].clone()))
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ def with_recorded(recipe: AnyRun) -> AnyRun:
     found = recorded(recipe.model.pretrained)
     for name in found.keys() & recipe.algorithms.keys():
         _refuse_other_options(name, found[name], recipe)
+    if "vocab_padding" in found:  # new words may make its vocabulary a multiple
+        found["vocab_padding"]["strict"] = False
     missing = {name: options for name, options in found.items() if name not in recipe.algorithms}
     return _with(recipe, {**missing, **recipe.algorithms}) if missing else recipe
 

@@ -13,7 +13,7 @@ from cadenza.recipe.schema import Recipe, Run
 PATHS = {
     "train": ("run_folder", "load_path"),
     "data": ("source", "eval_source", "remote", "local", "root"),
-    "tokenizer": ("name", "cache_dir"),
+    "tokenizer": ("name", "cache_dir", "new_tokens"),
     "model": ("pretrained",),
 }
 

@@ -75,9 +75,7 @@ def test_weights_of_the_encoder_must_be_there(family, tmp_path):
     state = model.state_dict()
     dropped = [key for key in state if key.startswith(f"{model.base_model_prefix}.")][-4:]
     model.save_pretrained(tmp_path, state_dict={k: v for k, v in state.items() if k not in dropped})
-    said = (
-        rf"^model.pretrained: {tmp_path} lacks weights of {type(model).__name__} \(.* and 1 more\)"
-    )
+    said = rf"^model.pretrained: {tmp_path} lacks weights of {type(model).__name__} \(.* and 1 more\)"
     with pytest.raises(ModelError, match=said):
         masked_lm(pretrained=str(tmp_path))
 

@@ -64,7 +64,7 @@ SECTIONS = {
         "compile_layers": False,
         "parallelism_config": {},
     },
-    TokenizerConfig: {"name": "wordpiece", "vocab_size": 4000, "cache_dir": None},
+    TokenizerConfig: {"name": "wordpiece", "vocab_size": 4000, "cache_dir": None, "new_tokens": None},
     TextConfig: {
         "source": "python_docs",
         "subset": None,

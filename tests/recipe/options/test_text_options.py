@@ -74,7 +74,7 @@ MODELS = {
 
 def test_no_option_of_model_and_tokenizer_is_missing_here():
     assert set(MODELS) == {f.name for f in fields(Model)}
-    assert {"name", "vocab_size", "cache_dir"} == {f.name for f in fields(TokenizerConfig)}
+    assert {"name", "vocab_size", "cache_dir", "new_tokens"} == {f.name for f in fields(TokenizerConfig)}
 
 
 @pytest.mark.parametrize("option", MODELS)
