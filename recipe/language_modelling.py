@@ -20,6 +20,7 @@ from cadenza.data import (
     train_texts,
     unigram_entropy,
 )
+from cadenza.data.text.config import TextConfig
 from cadenza.data.text.new_words import extended, listed
 from cadenza.data.text.tokenizer import check_special
 from cadenza.data.text.vocabulary import TRAINERS
@@ -27,6 +28,7 @@ from cadenza.models import causal_lm, has_adapters, masked_lm
 from cadenza.models.positions import longest
 from cadenza.recipe import build, checkpoint_tokenizer
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.continuing.texts import other_data
 from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.parallelism import mark_layers
 from cadenza.recipe.record import real_tokens_per_second
@@ -110,14 +112,16 @@ class LanguageModelling(Task[Recipe]):
 
     def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
         batch, eval_batch = self.batch_sizes()
-        common = {"cfg": self.recipe.data, "tokenizer": self.tokenizer, "seed": self.recipe.seed}
-        if self.recipe.model.objective == "causal_lm":
-            train = build_causal_dataspec(train=True, batch_size=batch, **common)
-            evaluation = build_causal_dataspec(train=False, batch_size=eval_batch, **common)
-        else:
-            packed = build.packs_rows(algorithms)
-            train = build_dataspec(train=True, batch_size=batch, packed=packed, **common)
-            evaluation = build_dataspec(train=False, batch_size=eval_batch, **common)
+        common: dict[str, Any] = {"tokenizer": self.tokenizer, "seed": self.recipe.seed}
+        cfg, causal = self.recipe.data, self.recipe.model.objective == "causal_lm"
+        packed = {} if causal else {"packed": build.packs_rows(algorithms)}
+        builder: Any = build_causal_dataspec if causal else build_dataspec
+
+        def judged(cfg: TextConfig) -> DataSpec:
+            return builder(cfg=cfg, train=False, batch_size=eval_batch, **common)
+
+        train = builder(cfg=cfg, train=True, batch_size=batch, **packed, **common)
+        evaluation, self.others = judged(cfg), other_data(cfg, judged)
         show_unknown(self.tokenizer, train, evaluation)
         return train, evaluation
 

@@ -24,6 +24,8 @@ from composer.utils import dist
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.compiling import compile_layers
+from cadenza.recipe.continuing import scores
+from cadenza.recipe.continuing.first import evaluate_first, holder
 from cadenza.recipe.continuing.surgeries import with_recorded
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
@@ -83,13 +85,13 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     trainer = built.trainer
     _show_surgeries(trainer)
     task.check(trainer.state.model)
-    trained = _fit(recipe, trainer)
-    results = task.results(trainer, built.evaluation)
+    trained = _fit(recipe, trainer, task.others)
+    results = _results(task, built)
     counts = {"stock": built.stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
         return None
-    show(task.summary(results))
+    show("\n".join([task.summary(results), *scores.lines(results)]))
     if not trained and not kept_recipe.is_of(task.checkpoint, recipe):
         show("no record: nothing was trained by this recipe")
         return None
@@ -105,9 +107,22 @@ def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     task = task_of(recipe)
     built = built_of(task, settings)
     built.trainer.eval()
-    results = task.results(built.trainer, built.evaluation)
+    results = _results(task, built)
     built.trainer.close()
-    return task.summary(results).splitlines()[-1].removeprefix("eval: "), results["eval"]
+    line = task.summary(results).splitlines()[-1].removeprefix("eval: ")
+    others = {name: text["after"] for name, text in results.get("texts", {}).items() if name != scores.OWN}
+    found = {**results["eval"], **({"texts": others} if others else {})}
+    return "\n".join([line, *scores.lines(results)]), found
+
+
+def _results(task: Task, built: "Built") -> dict[str, Any]:
+    """The record's `train`, `eval` and, with other texts or a first evaluation, `texts`."""
+    results, first = task.results(built.trainer, built.evaluation), holder(built.trainer.state)
+    before = None if first is None else first.scores
+    if before is None and not task.others:
+        return results
+    after = {**scores.of_own(built.trainer), **scores.of_others(built.trainer, task.others)}
+    return {**results, **scores.before_and_after(before, after)}
 
 
 @dataclass
@@ -132,7 +147,7 @@ def built_of(task: Task, settings: dict[str, Any]) -> Built:
     return Built(model, evaluation, trainer, stock)
 
 
-def _fit(recipe: Run, trainer: Trainer) -> bool:
+def _fit(recipe: Run, trainer: Trainer, others: dict[str, DataSpec]) -> bool:
     """Train to the end; a run that has reached its end already is only evaluated. Whether it was trained."""
     now, end = trainer.state.timestamp, trainer.state.max_duration
     if end is not None and now >= end:
@@ -142,6 +157,7 @@ def _fit(recipe: Run, trainer: Trainer) -> bool:
     if dist.get_global_rank() == 0:
         kept_recipe.write(recipe)
     with checkpoints.saving_in(recipe.checkpoints), stops_in_a_line(recipe.checkpoints), closing(trainer):
+        evaluate_first(trainer, others)
         trainer.fit()
     return True
 

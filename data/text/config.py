@@ -1,6 +1,8 @@
 """The schema of a recipe's `data` and `tokenizer` sections."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.files.encodings import Encoding
@@ -9,6 +11,7 @@ from cadenza.options import Choice, Range, Text, check, option
 COUNT = Range("[1, 2147483647]")
 SHARE = Range("(0, 1)")
 PART = Range("[0, 1]")
+NAME = re.compile(r"\w[\w-]*")
 MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
@@ -38,6 +41,11 @@ class TextConfig:
         None,
         "Other evaluation text, local or `python_docs`; training then takes the whole of `source`.",
         Text(),
+    )
+    other_eval: dict = option(
+        {},
+        "Other texts to evaluate on at the end, and before training with `train.eval_first`: name -> a local "
+        "source or `python_docs`, in the same fields and files; null leaves one out.",
     )
     text_field: str = option(
         "text",
@@ -123,7 +131,20 @@ class TextConfig:
         for key in ("source", "eval_source"):
             if getattr(self, key) == []:
                 raise DataError(f"data.{key} is []; it must name a file, a folder or a glob")
+        self.other_eval = {name: text for name, text in self.other_eval.items() if text is not None}
+        for name, text in self.other_eval.items():
+            self._check_other(str(name), text)
         self._check_corruption()
+
+    def _check_other(self, name: str, text: object) -> None:
+        key, sources = f"data.other_eval.{name}", text if isinstance(text, list) else [text]
+        if not NAME.fullmatch(name) or name in ("own", "eval", "train"):
+            raise DataError(f"{key}: a name has letters, digits, _ and -, and isn't own, eval or train")
+        if not sources or not all(isinstance(each, str) and each for each in sources):
+            raise DataError(f"{key} is {text!r}; it must name a file, a folder, a glob, or a list of such")
+        own = {_place(each) for each in ([self.source] if isinstance(self.source, str) else self.source)}
+        if trained := [each for each in sources if _place(each) in own]:
+            raise DataError(f"{key}: {trained[0]} is data.source, which is trained on; name another text")
 
     def _check_corruption(self) -> None:
         masked, replaced = self.mask_replace_prob, self.random_replace_prob
@@ -132,6 +153,10 @@ class TextConfig:
                 f"data.random_replace_prob is {replaced} and data.mask_replace_prob {masked}; "
                 "their sum must be at most 1"
             )
+
+
+def _place(source: str) -> str:
+    return str(Path(source).expanduser().resolve())
 
 
 @dataclass

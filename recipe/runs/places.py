@@ -12,7 +12,7 @@ from cadenza.recipe.schema import Recipe, Run
 # Section -> keys that may hold a path; of those that may hold a name as well, only `~` tells a path.
 PATHS = {
     "train": ("run_folder", "load_path"),
-    "data": ("source", "eval_source", "remote", "local", "root"),
+    "data": ("source", "eval_source", "other_eval", "remote", "local", "root"),
     "tokenizer": ("name", "cache_dir", "new_tokens"),
     "model": ("pretrained",),
 }
@@ -31,7 +31,9 @@ def expand(recipe: Run) -> None:
 
 
 def expanded(value: object) -> object:
-    """`value` with `~` replaced by the home folder if it is a text that begins so, or a list of such."""
+    """`value` with `~` replaced by the home folder if it is a text that begins so, or holds such."""
+    if isinstance(value, dict):
+        return {key: expanded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [expanded(item) for item in value]
     return str(home(value)) if isinstance(value, str) and value.startswith("~") else value

@@ -255,6 +255,6 @@ def test_an_option_of_shards(option, monkeypatch):
 
 
 def test_no_option_of_data_is_missing_here():
-    elsewhere = {"boundary_loss", "masking"}  # tests/data/text
+    elsewhere = {"boundary_loss", "masking", "other_eval"}  # tests/data/text, tests/recipe/continuing
     tables = {*DATA, *FILES, *CAUSAL, *HUB, *SHARDS, *elsewhere}
     assert tables == {f.name for f in fields(TextConfig)}
