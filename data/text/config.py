@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.files.encodings import Encoding
@@ -142,9 +141,6 @@ class TextConfig:
             raise DataError(f"{key}: a name has letters, digits, _ and -, and isn't own, eval or train")
         if not sources or not all(isinstance(each, str) and each for each in sources):
             raise DataError(f"{key} is {text!r}; it must name a file, a folder, a glob, or a list of such")
-        own = {_place(each) for each in ([self.source] if isinstance(self.source, str) else self.source)}
-        if trained := [each for each in sources if _place(each) in own]:
-            raise DataError(f"{key}: {trained[0]} is data.source, which is trained on; name another text")
 
     def _check_corruption(self) -> None:
         masked, replaced = self.mask_replace_prob, self.random_replace_prob
@@ -153,10 +149,6 @@ class TextConfig:
                 f"data.random_replace_prob is {replaced} and data.mask_replace_prob {masked}; "
                 "their sum must be at most 1"
             )
-
-
-def _place(source: str) -> str:
-    return str(Path(source).expanduser().resolve())
 
 
 @dataclass
