@@ -26,7 +26,7 @@ MORE = {
 FILES = {
     "encoder": ["my-encoder/config.json"],
     "context": ["longer/config.json"],
-    "continue_pretraining": ["code-encoder/config.json"],
+    "continue_pretraining": ["further/config.json"],
     "qlora": ["adapter/adapter_config.json", "merged/config.json"],
     "images": ["network/config.json"],
 }
