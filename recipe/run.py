@@ -25,7 +25,7 @@ from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.compiling import compile_layers
 from cadenza.recipe.continuing import scores
-from cadenza.recipe.continuing.first import evaluate_first, holder
+from cadenza.recipe.continuing.first import evaluate_first, texts
 from cadenza.recipe.continuing.surgeries import with_recorded
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
@@ -86,7 +86,7 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     _show_surgeries(trainer)
     task.check(trainer.state.model)
     trained = _fit(recipe, trainer, task.others)
-    results = _results(task, built)
+    results = {**task.results(trainer, built.evaluation), **texts(trainer, task.others)}
     counts = {"stock": built.stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
@@ -107,22 +107,12 @@ def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     task = task_of(recipe)
     built = built_of(task, settings)
     built.trainer.eval()
-    results = _results(task, built)
+    results = {**task.results(built.trainer, built.evaluation), **texts(built.trainer, task.others)}
     built.trainer.close()
     line = task.summary(results).splitlines()[-1].removeprefix("eval: ")
     others = {name: text["after"] for name, text in results.get("texts", {}).items() if name != scores.OWN}
     found = {**results["eval"], **({"texts": others} if others else {})}
     return "\n".join([line, *scores.lines(results)]), found
-
-
-def _results(task: Task, built: "Built") -> dict[str, Any]:
-    """The record's `train`, `eval` and, with other texts or a first evaluation, `texts`."""
-    results, first = task.results(built.trainer, built.evaluation), holder(built.trainer.state)
-    before = None if first is None else first.scores
-    if before is None and not task.others:
-        return results
-    after = {**scores.of_own(built.trainer), **scores.of_others(built.trainer, task.others)}
-    return {**results, **scores.before_and_after(before, after)}
 
 
 @dataclass

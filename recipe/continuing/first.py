@@ -7,7 +7,7 @@ from composer.core import Callback, DataSpec, State
 from composer.utils import reproducibility
 
 from cadenza.recipe.callbacks import show
-from cadenza.recipe.continuing.scores import of_others, of_own
+from cadenza.recipe.continuing.scores import before_and_after, of_others, of_own
 
 Scores = dict[str, dict[str, float | None]]
 
@@ -42,6 +42,15 @@ def evaluate_first(trainer: Trainer, others: dict[str, DataSpec]) -> None:
     trainer.eval()
     first.scores = {**of_own(trainer), **of_others(trainer, others)}
     reproducibility.load_rng_state(random)
+
+
+def texts(trainer: Trainer, others: dict[str, DataSpec]) -> dict[str, Any]:
+    """The record's `texts`; none for a run that evaluates its own data alone, at its end alone."""
+    first = holder(trainer.state)
+    before = None if first is None else first.scores
+    if before is None and not others:
+        return {}
+    return before_and_after(before, {**of_own(trainer), **of_others(trainer, others)})
 
 
 def holder(state: State) -> FirstEvaluation | None:
