@@ -84,4 +84,5 @@ def changes(scored: Path, recipe: Any) -> list[str]:
         f"algorithms.{name}=false" for name in recipe.algorithms
     ]  # the folder holds what is left of them
     loads = [f"model.pretrained={scored}", f"tokenizer.name={scored}", "model.config=null", *without]
+    loads.append("tokenizer.new_tokens=null")  # the folder's tokenizer has them
     return [*loads, "train.load_path=null", *NOT_SAVED]

@@ -11,8 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from cadenza.models.errors import ModelError
-from cadenza.models.language_model import in_short
+from cadenza.models.errors import ModelError, in_short
 from cadenza.models.saved import SURGERIES
 from cadenza.surgery.checkpoint import parse, safe_weights, saved_algorithms
 from cadenza.surgery.errors import CheckpointError

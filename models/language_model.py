@@ -1,6 +1,5 @@
 """Hugging Face language models as Composer models: new ones by a config, or from a folder or the Hub."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,11 +8,9 @@ from composer.models import HuggingFaceModel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from cadenza.data import hub
-from cadenza.data.errors import one_line
-from cadenza.models.errors import ModelError, nearest_field
+from cadenza.models.errors import ModelError, in_short, nearest_field
 from cadenza.models.lora import lora_config
-from cadenza.surgery.checkpoint import safe_weights, unsafe_pickles
+from cadenza.models.pretrained import add_words, pretrained_model
 
 IGNORED = -100  # the label of a token that isn't predicted
 
@@ -38,6 +35,7 @@ def masked_lm(
     attention: str = "sdpa",
     tokenizer: Any = None,
     lora: dict[str, Any] | None = None,
+    new_words: dict[int, list[int]] | None = None,
 ) -> HuggingFaceModel:
     """A Hugging Face masked LM as a Composer model with masked accuracy and cross-entropy.
 
@@ -49,12 +47,14 @@ def masked_lm(
         attention: the stock implementation, `sdpa` or `eager`.
         tokenizer: a transformers tokenizer; sets the vocabulary size and the special ids of a new model.
         lora: fields of peft's LoraConfig: adapters are added, and only the adapters are trained.
+        new_words: of words that `pretrained` doesn't have: id in the tokenizer -> ids of the pieces whose
+            mean it begins as.
 
     Raises:
         ModelError: unknown model type or field, missing folder, unreachable Hub; the tokenizer has more words
             than the model's embedding.
     """
-    return _build(AutoModelForMaskedLM, model_type, pretrained, config, attention, tokenizer, lora)
+    return _build(AutoModelForMaskedLM, model_type, pretrained, config, attention, tokenizer, lora, new_words)
 
 
 def causal_lm(
@@ -64,9 +64,10 @@ def causal_lm(
     attention: str = "sdpa",
     tokenizer: Any = None,
     lora: dict[str, Any] | None = None,
+    new_words: dict[int, list[int]] | None = None,
 ) -> HuggingFaceModel:
     """A Hugging Face causal LM as a Composer model; arguments and errors as in `masked_lm`."""
-    return _build(AutoModelForCausalLM, model_type, pretrained, config, attention, tokenizer, lora)
+    return _build(AutoModelForCausalLM, model_type, pretrained, config, attention, tokenizer, lora, new_words)
 
 
 def composer_model(
@@ -94,22 +95,24 @@ def composer_model(
     )
 
 
-def in_short(error: Exception) -> str:
-    """`error` in one line; if safetensors are missing, with the reason why no other format is read."""
-    text = one_line(error, 300)
-    reason = unsafe_pickles() if "safetensors" in text else None
-    return f"{text}; no other format is read here: {reason}" if reason else text
-
-
 def _build(
-    auto: Any, model_type: str, pretrained: str | None, config: Any, attention: str, tokenizer: Any, lora: Any
+    auto: Any,
+    model_type: str,
+    pretrained: str | None,
+    config: Any,
+    attention: str,
+    tokenizer: Any,
+    lora: Any,
+    new_words: Any,
 ) -> HuggingFaceModel:
     causal = auto is AutoModelForCausalLM
     if pretrained is None:
         fields = {**_vocabulary(tokenizer, causal), **(config or {})}
         model = _from_config(auto, model_type, fields, attention)
     else:
-        model = _from_pretrained(auto, pretrained, config or {}, attention)
+        model = pretrained_model(auto, pretrained, config or {}, attention)
+        if new_words:
+            add_words(model, new_words, _words(tokenizer))
     embedding: Any = model.get_input_embeddings()
     rows = embedding.weight.shape[0]
     if tokenizer is not None and _words(tokenizer) > rows:
@@ -151,18 +154,3 @@ def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: 
         return auto.from_config(config, attn_implementation=attention)
     except Exception as error:
         raise ModelError(f"model: {model_type} can't be built: {in_short(error)}") from error
-
-
-def _from_pretrained(auto: Any, name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
-    folder = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not folder.is_dir():
-        raise ModelError(f"model.pretrained: there is no folder {name}")
-    local = folder.is_dir() or not hub.reachable()
-    source = str(folder) if folder.is_dir() else name
-    options = {"attn_implementation": attention, "local_files_only": local, **safe_weights(), **fields}
-    try:
-        return auto.from_pretrained(source, **options)
-    except Exception as error:
-        offline = local and not folder.is_dir()
-        reason = "it isn't cached, and the Hub doesn't answer" if offline else in_short(error)
-        raise ModelError(f"model.pretrained: {name} can't be loaded ({reason})") from error

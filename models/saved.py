@@ -20,12 +20,11 @@ from composer.algorithms.warnings import NoEffectWarning
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 
-from cadenza.algorithms import REGISTRY
+from cadenza.algorithms import REGISTRY, VocabPadding
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.models.card import card
 from cadenza.models.classes import class_by, saved_class
-from cadenza.models.errors import ModelError
-from cadenza.models.language_model import in_short
+from cadenza.models.errors import ModelError, in_short
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype
@@ -87,7 +86,7 @@ def build_stock(fields: dict[str, Any]) -> Any:
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])
     config, _ = _stock_config(fields, surgeries, {})
     stock = saved_class(fields)
-    model = _rebuilt(stock, surgeries, soft=False)(config)
+    model = _rebuilt(stock, surgeries, soft=True)(config)
     retype(model, stock)
     return model
 
@@ -194,12 +193,15 @@ def _tie(model: Any) -> None:
 
 
 def _operate(surgery: Surgery, model: Any, soft: bool) -> None:
-    """Apply `surgery`; if `soft`, for another head, a surgery that keeps outputs may have no effect."""
+    """Apply `surgery`; if `soft`, one that keeps outputs may have no effect.
+
+    Another head may lack what it changes. A vocabulary may have grown to a multiple since it was padded.
+    """
     if isinstance(surgery, AttentionSurgery):
         surgery.prove = False  # the model proved it before it was saved; here it has no weights yet
     try:
         surgery.operate(model)
     except NoEffect as error:
-        if not (soft and surgery.keeps_outputs):
+        if not (soft and (surgery.keeps_outputs or isinstance(surgery, VocabPadding))):
             raise
         warnings.warn(NoEffectWarning(str(error)), stacklevel=2)

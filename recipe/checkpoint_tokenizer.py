@@ -34,7 +34,10 @@ def of_run(path: str | Path, cfg: TokenizerConfig, build: Callable[[], Any]) -> 
         named = build()
         if saved is not None and not alike(saved, named):
             sizes = f"{len(named):,} words, there {len(saved):,}"
-            raise RecipeError(f"tokenizer.name: {cfg.name} isn't the tokenizer of {path} ({sizes}); {RIGHT}")
+            more = "" if cfg.new_tokens is None else " with tokenizer.new_tokens"
+            raise RecipeError(
+                f"tokenizer.name: {cfg.name}{more} isn't the tokenizer of {path} ({sizes}); {RIGHT}"
+            )
         return named
     if saved is None:
         reason = "would be downloaded too late" if "://" in str(path) else "has no tokenizer"

@@ -21,6 +21,8 @@ from cadenza.data import (
     unigram_entropy,
 )
 from cadenza.data.survey.unknown_share import unknown_line
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.new_words import extended, listed
 from cadenza.data.text.sources import train_texts_made_of
 from cadenza.data.text.tokenizer import check_special
 from cadenza.data.text.vocabulary import TRAINERS
@@ -28,6 +30,7 @@ from cadenza.models import causal_lm, has_adapters, masked_lm
 from cadenza.models.positions import longest
 from cadenza.recipe import build, checkpoint_tokenizer
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.continuing.texts import other_data
 from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.parallelism import mark_layers
 from cadenza.recipe.record import real_tokens_per_second
@@ -61,26 +64,36 @@ class LanguageModelling(Task[Recipe]):
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer: the checkpoint's, loaded, taken from the cache, or trained on the recipe's text."""
-        cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
-
-        def built() -> Any:
-            data = self.recipe.data
-            made_of = train_texts_made_of(data) if cfg.name in TRAINERS else None
-            return build_tokenizer(cfg, lambda: train_texts(data), masked, made_of)
-
         if self.checkpoint is None:
-            return built()
-        tokenizer = checkpoint_tokenizer.of_run(self.checkpoint, cfg, built)
-        if masked:
+            return self._named[0]
+        tokenizer = checkpoint_tokenizer.of_run(
+            self.checkpoint, self.recipe.tokenizer, lambda: self._named[0]
+        )
+        if self.recipe.model.objective == "masked_lm":
             check_special(tokenizer, str(self.checkpoint))
         return tokenizer
+
+    @cached_property
+    def _named(self) -> tuple[Any, dict[int, list[int]]]:
+        """The tokenizer that the recipe names, and the new words in it: id -> ids of the pieces before."""
+        cfg, masked = self.recipe.tokenizer, self.recipe.model.objective == "masked_lm"
+        data = self.recipe.data
+        made_of = train_texts_made_of(data) if cfg.name in TRAINERS else None
+        tokenizer = build_tokenizer(cfg, lambda: train_texts(data), masked, made_of)
+        if cfg.new_tokens is None:
+            return tokenizer, {}
+        larger, pieces = extended(tokenizer, listed(cfg.new_tokens))
+        show(f"new words: {len(pieces)}, of {sum(map(len, pieces.values())):,} pieces before")
+        return larger, pieces
 
     def model(self) -> HuggingFaceModel:
         tokenizer = self.tokenizer  # before seeding: its training must not shift the random weights
         reproducibility.seed_all(self.recipe.seed)
         section = asdict(self.recipe.model)
         checkpointing = section.pop("gradient_checkpointing")
-        model = BUILDERS[section.pop("objective")](**section, tokenizer=tokenizer)
+        new_words = self._named[1] if self.recipe.tokenizer.new_tokens is not None else None
+        build_model = BUILDERS[section.pop("objective")]
+        model = build_model(**section, tokenizer=tokenizer, new_words=new_words)
         if checkpointing:
             model.model.gradient_checkpointing_enable()
         mark_layers(model)
@@ -98,15 +111,17 @@ class LanguageModelling(Task[Recipe]):
 
     def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
         batch, eval_batch = self.batch_sizes()
-        common = {"cfg": self.recipe.data, "tokenizer": self.tokenizer, "seed": self.recipe.seed}
-        if self.recipe.model.objective == "causal_lm":
-            train = build_causal_dataspec(train=True, batch_size=batch, **common)
-            evaluation = build_causal_dataspec(train=False, batch_size=eval_batch, **common)
-        else:
-            packed = build.packs_rows(algorithms)
-            train = build_dataspec(train=True, batch_size=batch, packed=packed, **common)
-            evaluation = build_dataspec(train=False, batch_size=eval_batch, **common)
-        show_unknown(self.tokenizer, self.recipe.data, train, evaluation)
+        common: dict[str, Any] = {"tokenizer": self.tokenizer, "seed": self.recipe.seed}
+        cfg, causal = self.recipe.data, self.recipe.model.objective == "causal_lm"
+        packed = {} if causal else {"packed": build.packs_rows(algorithms)}
+        builder: Any = build_causal_dataspec if causal else build_dataspec
+
+        def judged(cfg: TextConfig) -> DataSpec:
+            return builder(cfg=cfg, train=False, batch_size=eval_batch, **common)
+
+        train = builder(cfg=cfg, train=True, batch_size=batch, **packed, **common)
+        evaluation, self.others = judged(cfg), other_data(cfg, judged)
+        show_unknown(self.tokenizer, cfg, train, evaluation)
         return train, evaluation
 
     def check(self, model: Any) -> None:

@@ -1,5 +1,6 @@
 """Run a recipe: train, evaluate and record, or only build (`dry_run`).
 
+0. `with_recorded`: the techniques of a pretrained model are added to the recipe's.
 1. `trainer_settings`: an error in the recipe is raised before anything is built; `places.prepare`: so is a
    folder that can't be written to.
 2. `checkpoints.to_load`: a checkpoint that the run can't resume from is refused before it is loaded.
@@ -23,6 +24,9 @@ from composer.utils import dist
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.compiling import compile_layers
+from cadenza.recipe.continuing import scores
+from cadenza.recipe.continuing.first import evaluate_first, texts
+from cadenza.recipe.continuing.surgeries import with_recorded
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
@@ -45,6 +49,7 @@ def task_of(recipe: Any) -> Task:
 @blamed
 def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Build everything and train nothing; the surgeries' reports, and parameter counts before and after."""
+    recipe = with_recorded(recipe)
     algorithms = trainer_settings(recipe)["algorithms"]
     task = task_of(recipe)
     task.checkpoint = checkpoints.to_load(recipe, algorithms)
@@ -64,6 +69,7 @@ def train(recipe: Run) -> Path | None:
 
     Where nothing was left to train, only the run's own recipe has a record; for another one it returns None.
     """
+    recipe = with_recorded(recipe)
     settings = trainer_settings(recipe)
     if dist.get_global_rank() == 0:
         places.prepare(recipe)
@@ -79,13 +85,13 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     trainer = built.trainer
     _show_surgeries(trainer)
     task.check(trainer.state.model)
-    trained = _fit(recipe, trainer)
-    results = task.results(trainer, built.evaluation)
+    trained = _fit(recipe, trainer, task.others)
+    results = {**task.results(trainer, built.evaluation), **texts(trainer, task.others)}
     counts = {"stock": built.stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
     if dist.get_global_rank() != 0:
         return None
-    show(task.summary(results))
+    show("\n".join([task.summary(results), *scores.lines(results)]))
     if not trained and not kept_recipe.is_of(task.checkpoint, recipe):
         show("no record: nothing was trained by this recipe")
         return None
@@ -96,13 +102,17 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
 @blamed
 def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     """Score what the recipe loads on its evaluation data; a line for the screen, and the record's `eval`."""
+    recipe = with_recorded(recipe)
     settings = {**trainer_settings(recipe), "callbacks": []}  # no rows for a run's metrics
     task = task_of(recipe)
     built = built_of(task, settings)
     built.trainer.eval()
-    results = task.results(built.trainer, built.evaluation)
+    results = {**task.results(built.trainer, built.evaluation), **texts(built.trainer, task.others)}
     built.trainer.close()
-    return task.summary(results).splitlines()[-1].removeprefix("eval: "), results["eval"]
+    line = task.summary(results).splitlines()[-1].removeprefix("eval: ")
+    others = {name: text["after"] for name, text in results.get("texts", {}).items() if name != scores.OWN}
+    found = {**results["eval"], **({"texts": others} if others else {})}
+    return "\n".join([line, *scores.lines(results)]), found
 
 
 @dataclass
@@ -127,7 +137,7 @@ def built_of(task: Task, settings: dict[str, Any]) -> Built:
     return Built(model, evaluation, trainer, stock)
 
 
-def _fit(recipe: Run, trainer: Trainer) -> bool:
+def _fit(recipe: Run, trainer: Trainer, others: dict[str, DataSpec]) -> bool:
     """Train to the end; a run that has reached its end already is only evaluated. Whether it was trained."""
     now, end = trainer.state.timestamp, trainer.state.max_duration
     if end is not None and now >= end:
@@ -137,6 +147,7 @@ def _fit(recipe: Run, trainer: Trainer) -> bool:
     if dist.get_global_rank() == 0:
         kept_recipe.write(recipe)
     with checkpoints.saving_in(recipe.checkpoints), stops_in_a_line(recipe.checkpoints), closing(trainer):
+        evaluate_first(trainer, others)
         trainer.fit()
     return True
 

@@ -32,6 +32,7 @@ class Task(ABC, Generic[AnyRun]):
 
     def __init__(self, recipe: AnyRun) -> None:
         self.recipe = recipe
+        self.others: dict[str, DataSpec] = {}  # more data to evaluate on, by name; set by `data`
 
     @abstractmethod
     def model(self) -> Any:

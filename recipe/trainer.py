@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from cadenza.recipe import build, checkpoints
 from cadenza.recipe.callbacks import Progress, RestoresRandomness, Resuming, StopsAtNaN, show
+from cadenza.recipe.continuing.first import FirstEvaluation
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.autocast import CpuAutocast
 from cadenza.recipe.parallelism import parallelism
@@ -73,7 +74,9 @@ def _precision(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
 
 def callbacks(recipe: Run) -> list[Callback]:
     """The callbacks of every run, with the progress bar unless the recipe turns it off."""
-    always = [Resuming(recipe.seed), StopsAtNaN(recipe.folder), Metrics(recipe.folder)]
+    always: list[Callback] = [Resuming(recipe.seed), StopsAtNaN(recipe.folder), Metrics(recipe.folder)]
+    if recipe.train.eval_first:
+        always.append(FirstEvaluation())
     return [*always, Progress()] if recipe.train.progress_bar else always
 
 

@@ -1,6 +1,7 @@
 """The schema of a recipe's `data` and `tokenizer` sections."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from cadenza.data.errors import DataError
@@ -9,6 +10,8 @@ from cadenza.options import Choice, Range, Text, check, option
 
 COUNT = Range("[1, 2147483647]")
 SHARE = Range("(0, 1)")
+PART = Range("[0, 1]")
+NAME = re.compile(r"\w[\w-]*")
 MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
@@ -39,6 +42,11 @@ class TextConfig:
         None,
         "Other evaluation text, local or `python_docs`; training then takes the whole of `source`.",
         Text(),
+    )
+    other_eval: dict = option(
+        {},
+        "Other texts to evaluate on at the end, and before training with `train.eval_first`: name -> a local "
+        "source or `python_docs`, in the same fields and files; null leaves one out.",
     )
     text_field: str = option(
         "text",
@@ -98,6 +106,15 @@ class TextConfig:
         Choice("token", "whole_word"),
         only=MASKED,
     )
+    mask_replace_prob: float = option(
+        0.8, "The share of the tokens to predict that become the mask token.", PART, only=MASKED
+    )
+    random_replace_prob: float = option(
+        0.1,
+        "The share that becomes a random word; the rest stays as it is. With `mask_replace_prob` at most 1.",
+        PART,
+        only=MASKED,
+    )
     eval_fraction: float = option(0.05, "The share of a finite source's documents for evaluation.", SHARE)
     eval_documents: int | None = option(
         None, "The largest number of documents for evaluation; null: all.", COUNT
@@ -137,7 +154,26 @@ class TextConfig:
         for key in ("source", "eval_source"):
             if getattr(self, key) == []:
                 raise DataError(f"data.{key} is []; it must name a file, a folder or a glob")
+        self.other_eval = {name: text for name, text in self.other_eval.items() if text is not None}
+        for name, text in self.other_eval.items():
+            self._check_other(str(name), text)
+        self._check_corruption()
         self.parts()
+
+    def _check_other(self, name: str, text: object) -> None:
+        key, sources = f"data.other_eval.{name}", text if isinstance(text, list) else [text]
+        if not NAME.fullmatch(name) or name in ("own", "eval", "train"):
+            raise DataError(f"{key}: a name has letters, digits, _ and -, and isn't own, eval or train")
+        if not sources or not all(isinstance(each, str) and each for each in sources):
+            raise DataError(f"{key} is {text!r}; it must name a file, a folder, a glob, or a list of such")
+
+    def _check_corruption(self) -> None:
+        masked, replaced = self.mask_replace_prob, self.random_replace_prob
+        if masked + replaced > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 isn't 1 in floating point
+            raise DataError(
+                f"data.random_replace_prob is {replaced} and data.mask_replace_prob {masked}; "
+                "their sum must be at most 1"
+            )
 
     @property
     def field(self) -> tuple[str, str]:
@@ -197,6 +233,15 @@ class TokenizerConfig:
         Text(),
         only=TRAINED,
     )
+    new_tokens: str | list[str] | None = option(
+        None,
+        "Words to add to a tokenizer that is named: a list, or a file with one a line. In a pretrained model "
+        "each begins as the mean of the pieces that it was split into.",
+        Text(),
+    )
 
     def __post_init__(self) -> None:
         check(self, "tokenizer.", DataError)
+        if self.new_tokens is not None and self.name in TRAINED[1]:
+            right = "name a tokenizer that exists, or raise tokenizer.vocab_size"
+            raise DataError(f"tokenizer.new_tokens: {self.name} is trained on the text itself; {right}")

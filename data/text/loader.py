@@ -64,7 +64,8 @@ def masked_cut(cfg: TextConfig) -> Cut:
 def masked_collator(cfg: TextConfig, tokenizer: Any, train: bool, seed: int) -> MaskedLMCollator:
     """The collator of a recipe's `data`."""
     ratio = cfg.mlm_probability if train else cfg.eval_mlm_probability
-    return MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed, cfg.masking == "whole_word")
+    corruption = cfg.mask_replace_prob, cfg.random_replace_prob
+    return MaskedLMCollator(tokenizer, ratio, cfg.max_seq_len, seed, cfg.masking == "whole_word", *corruption)
 
 
 def build_causal_dataspec(

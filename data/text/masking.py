@@ -14,7 +14,7 @@ IGNORED = -100  # the label of a token that isn't predicted
 
 
 class MaskedLMCollator:
-    """Pads examples to a batch, and masks the batch 80/10/10 (BERT, arXiv 1810.04805, section 3.1).
+    """Pads examples to a batch, and masks the batch (BERT, arXiv 1810.04805, section 3.1).
 
     Which tokens are masked, and how, is a pure function of (seed, draw, column): the same with any number of
     workers and after a resume. `mask` runs in the main process, as a `DataSpec`'s batch transform, so that
@@ -28,10 +28,19 @@ class MaskedLMCollator:
         seed: the key of the hash.
         words: whether all tokens of a word are predicted or none, each corrupted on its own (the second
             release of BERT).
+        mask_replace_prob, random_replace_prob: of the tokens to predict, the shares that become the mask
+            token, and a random word; the rest stays as it is. Of BERT.
     """
 
     def __init__(
-        self, tokenizer: Any, mlm_probability: float, max_seq_len: int, seed: int, words: bool = False
+        self,
+        tokenizer: Any,
+        mlm_probability: float,
+        max_seq_len: int,
+        seed: int,
+        words: bool = False,
+        mask_replace_prob: float = 0.8,
+        random_replace_prob: float = 0.1,
     ) -> None:
         self.pad, self.mask_token = tokenizer.pad_token_id, tokenizer.mask_token_id
         # Ids may have gaps: only those of the vocabulary stand for words.
@@ -42,6 +51,7 @@ class MaskedLMCollator:
         self.max_seq_len, self.seed = max_seq_len, seed
         self.mlm_probability = mlm_probability
         self.starts = WordStarts(tokenizer) if words else None
+        self.masked, self.replaced = mask_replace_prob, mask_replace_prob + random_replace_prob
 
     @property
     def mlm_probability(self) -> float:
@@ -86,7 +96,8 @@ class MaskedLMCollator:
         if eligible.any() and not selected.any():
             selected = eligible & (select <= select[eligible].min())
         words = self.words[(replace * len(self.words)).long()]
-        corrupted = torch.where(corrupt < 0.8, self.mask_token, torch.where(corrupt < 0.9, words, ids))
+        words = torch.where(corrupt < self.replaced, words, ids)
+        corrupted = torch.where(corrupt < self.masked, self.mask_token, words)
         kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}
         return {
             **kept,

@@ -15,7 +15,9 @@ FILE = "recipe.yaml"
 UNCOMPARED = ("name", "loggers", "data.num_workers", "data.local", "tokenizer.cache_dir")
 UNCOMPARED += tuple(f"train.{key}" for key in ("run_folder", "load_path", "load_weights_only"))
 UNCOMPARED += tuple(f"train.{key}" for key in ("trust_load_path", "autoresume", "progress_bar"))
-UNCOMPARED += tuple(f"train.{key}" for key in ("save_interval", "keep_checkpoints", "eval_interval"))
+UNCOMPARED += tuple(
+    f"train.{key}" for key in ("save_interval", "keep_checkpoints", "eval_interval", "eval_first")
+)
 LOADED = ("optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.momentum")
 
 

@@ -24,6 +24,7 @@ class Metrics(Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / rows.FILE
         self.file: Any = None
+        self.early: list[dict[str, Any]] | None = []  # rows from before training, which opens the file
         self.flops: float | None = 0.0  # None: not known
         self.loaded = False
         self.matrices: int | None = None
@@ -45,6 +46,9 @@ class Metrics(Callback):
             self.flops = None
         if dist.get_global_rank() == 0:
             self.file = rows.continued(self.path, state.timestamp.batch.value)
+            for row in self.early or ():
+                self._write(row)
+        self.early = None
 
     def after_dataloader(self, state: State, logger: Logger) -> None:
         """Count the whole batch, of which a later event sees the last micro-batch alone."""
@@ -86,6 +90,8 @@ class Metrics(Callback):
         return {**counted, **spent, **({} if self.flops is None else {"flops": self.flops})}
 
     def _write(self, row: dict[str, Any]) -> None:
+        if self.early is not None and self.file is None:
+            self.early.append(row)
         if self.file is not None:
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()

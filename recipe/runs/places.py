@@ -12,8 +12,8 @@ from cadenza.recipe.schema import Recipe, Run
 # Section -> keys that may hold a path; of those that may hold a name as well, only `~` tells a path.
 PATHS = {
     "train": ("run_folder", "load_path"),
-    "data": ("source", "eval_source", "mixture", "remote", "local", "root", "cache_dir"),
-    "tokenizer": ("name", "cache_dir"),
+    "data": ("source", "eval_source", "other_eval", "mixture", "remote", "local", "root", "cache_dir"),
+    "tokenizer": ("name", "cache_dir", "new_tokens"),
     "model": ("pretrained",),
 }
 

@@ -79,6 +79,9 @@ class Recipe(Run):
         if self._chosen("sequence_packing") and self._chosen("anchor_attention"):
             packed = "algorithms.sequence_packing packs rows of masked_lm"
             raise ValueError(f"{packed}, anchor_attention windows of causal_lm; leave one of the two out")
+        if self.model.lora and self.tokenizer.new_tokens is not None:
+            untrained = "model.lora trains adapters alone, and keeps no new rows of the embedding"
+            raise ValueError(f"tokenizer.new_tokens: {untrained}; leave one of the two out")
         if self.model.objective == "causal_lm":
             self._refuse(MASKED_ONLY, "causal_lm")
         elif self._chosen("anchor_attention"):

@@ -85,6 +85,9 @@ class Train:
         Choice("auto", "fp32", "amp_bf16", "amp_fp16", "amp_fp8"),
     )
     eval_interval: str = option("1ep", "The time between evaluations.", Times())
+    eval_first: bool = option(
+        False, "Evaluate before the first batch too; the record has the scores before and after training."
+    )
     run_folder: str = option("runs", "The folder in which each run has a folder `name`.", Text())
     save_interval: str | None = option(None, "The time between checkpoints; null: no checkpoints.", Times())
     keep_checkpoints: int | None = option(None, "How many of the newest checkpoints stay; null: all.", COUNT)

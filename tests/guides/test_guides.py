@@ -16,12 +16,17 @@ MORE = {
         "model.config.intermediate_size=48",
     ],
     "context": ["data.eval_documents=8"],
+    "continue_pretraining": [
+        *("model.config.hidden_size=32", "model.config.num_hidden_layers=1", "data.eval_documents=5"),
+        "model.config.intermediate_size=48",
+    ],
     "qlora": ["data.eval_documents=8"],
     "images": ["data.train_images=128", "data.eval_images=64", "train.max_duration=2ep"],
 }
 FILES = {
     "encoder": ["my-encoder/config.json"],
     "context": ["longer/config.json"],
+    "continue_pretraining": ["further/config.json"],
     "qlora": ["adapter/adapter_config.json", "merged/config.json"],
     "images": ["network/config.json"],
 }

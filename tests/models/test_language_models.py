@@ -10,7 +10,7 @@ from tokenizers import models
 from transformers import AutoModelForCausalLM, BertForMaskedLM, LlamaForCausalLM
 from words import tokenizer
 
-from cadenza.models import ModelError, causal_lm, composer_model, has_adapters, language_model, masked_lm
+from cadenza.models import ModelError, causal_lm, composer_model, errors, has_adapters, masked_lm
 from cadenza.models.errors import nearest_field
 from cadenza.models.lora import lora_config
 
@@ -84,66 +84,6 @@ def test_ids_with_gaps_have_rows_up_to_the_largest(make, tmp_path):
         make(config={**TINY, "vocab_size": 77}, tokenizer=gapped)
 
 
-@pytest.mark.parametrize(("make", "family"), [(masked_lm, "bert"), (causal_lm, "llama")])
-def test_weights_of_a_folder_with_other_fields(make, family, tmp_path, monkeypatch):
-    model = build(family, seed=4)
-    model.save_pretrained(tmp_path / "some")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in (str(tmp_path / "some"), "~/some"):
-        loaded = make(pretrained=name, config={"initializer_range": 0.5}).model
-        assert type(loaded) is type(model)
-        assert loaded.config.initializer_range == 0.5
-        state = model.state_dict()
-        assert all(torch.equal(state[key], tensor) for key, tensor in loaded.state_dict().items())
-
-
-class Recorded:
-    """An `AutoModel` class that notes what it is asked for, and has nothing."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def from_pretrained(self, source, **options):
-        self.asked = source, options
-        raise self.error
-
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_a_name_of_the_hub(reachable, monkeypatch):
-    monkeypatch.setattr(language_model.hub, "reachable", lambda: reachable)
-    monkeypatch.setattr(language_model, "safe_weights", lambda: {"use_safetensors": True})
-    auto = Recorded(OSError("no  such\nthing"))
-    with pytest.raises(ModelError) as error:
-        language_model._from_pretrained(auto, "some/name", {"field": 3}, "eager")
-    assert auto.asked == (
-        "some/name",
-        {
-            **{"attn_implementation": "eager", "local_files_only": not reachable},
-            **{"use_safetensors": True, "field": 3},
-        },
-    )
-    reason = "OSError: no such thing" if reachable else "it isn't cached, and the Hub doesn't answer"
-    assert str(error.value) == f"model.pretrained: some/name can't be loaded ({reason})"
-
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_a_folder_is_never_looked_for_on_the_hub(reachable, tmp_path, monkeypatch):
-    monkeypatch.setattr(language_model.hub, "reachable", lambda: reachable)
-    auto = Recorded(ValueError("damaged"))
-    with pytest.raises(ModelError, match=r"can't be loaded \(ValueError: damaged\)"):
-        language_model._from_pretrained(auto, str(tmp_path), {}, "sdpa")
-    assert auto.asked[0] == str(tmp_path)
-    assert auto.asked[1]["local_files_only"]
-
-
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "../nowhere"])
-def test_a_folder_that_is_not_there(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError) as error:
-        masked_lm(pretrained=name)
-    assert str(error.value) == f"model.pretrained: there is no folder {name}"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -174,15 +114,15 @@ def test_the_nearest_field_alone():
 
 
 def test_an_error_in_a_line(monkeypatch):
-    assert language_model.in_short(KeyError("a\n  b")) == r"KeyError: 'a\n b'"
-    assert language_model.in_short(ValueError("a\n  b")) == "ValueError: a b"
-    assert language_model.in_short(ValueError("x" * 500)) == f"ValueError: {'x' * 300}"
-    monkeypatch.setattr(language_model, "unsafe_pickles", lambda: "the reason")
-    assert language_model.in_short(OSError("no file")) == "OSError: no file"
-    missing = language_model.in_short(OSError("no model.safetensors"))
+    assert errors.in_short(KeyError("a\n  b")) == r"KeyError: 'a\n b'"
+    assert errors.in_short(ValueError("a\n  b")) == "ValueError: a b"
+    assert errors.in_short(ValueError("x" * 500)) == f"ValueError: {'x' * 300}"
+    monkeypatch.setattr(errors, "unsafe_pickles", lambda: "the reason")
+    assert errors.in_short(OSError("no file")) == "OSError: no file"
+    missing = errors.in_short(OSError("no model.safetensors"))
     assert missing == "OSError: no model.safetensors; no other format is read here: the reason"
-    monkeypatch.setattr(language_model, "unsafe_pickles", lambda: None)
-    assert language_model.in_short(OSError("no model.safetensors")) == "OSError: no model.safetensors"
+    monkeypatch.setattr(errors, "unsafe_pickles", lambda: None)
+    assert errors.in_short(OSError("no model.safetensors")) == "OSError: no model.safetensors"
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])

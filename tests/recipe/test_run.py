@@ -44,6 +44,7 @@ class FakeTrainer:
         self.state = SimpleNamespace(
             model=nn.Linear(2, 5),
             algorithms=[],
+            callbacks=[],
             timestamp=Timestamp(batch=now),
             max_duration=end and Time.from_timestring(end),
             device=SimpleNamespace(name="cpu"),

@@ -60,9 +60,20 @@ def facts(spec):
         longest=max(len(row["input_ids"]) for row in rows),
         labels=int((labels != -100).sum()),
         share=int((labels != -100).sum()) / eligible,
+        **corrupted(loader.collate_fn, batch, labels),
         within=sum(_follow_another(row["document_ids"]) for row in rows if "document_ids" in row),
         workers=loader.num_workers,
     )
+
+
+def corrupted(collator, batch, labels):
+    """Of the labelled tokens the shares that are masked, and that are another word."""
+    if "labels" in batch:
+        return {}
+    ids, chosen = collator.mask(batch)["input_ids"], labels != -100
+    masked = ids[chosen] == collator.mask_token
+    others = ~masked & (ids[chosen] != labels[chosen])
+    return {"masked": float(masked.float().mean()), "replaced": float(others.float().mean())}
 
 
 def _follow_another(ids):
@@ -100,6 +111,18 @@ DATA = {
     "long_documents": ("data.long_documents=split", each("rows"), BEFORE, (pieces(TRAIN), pieces(HELD))),
     "mlm_probability": ("data.mlm_probability=0.6", each("share"), (0.3, 0.15), (0.6, 0.15)),
     "eval_mlm_probability": ("data.eval_mlm_probability=0.5", each("share"), (0.3, 0.15), (0.3, 0.5)),
+    "mask_replace_prob": (
+        ["data.mask_replace_prob=0", "data.random_replace_prob=0"],
+        each("masked"),
+        (0.8, 0.8),
+        (0, 0),
+    ),
+    "random_replace_prob": (
+        ["data.mask_replace_prob=0", "data.random_replace_prob=1"],
+        each("replaced"),
+        (0.1, 0.1),
+        (1, 1),
+    ),
     "eval_fraction": ("data.eval_fraction=0.6", each("rows"), BEFORE, counts(TEXTS, 0.6)),
     "mixture": (
         "data.mixture=[{{source: {0}/a.jsonl, weight: 1}}, {{source: {0}/b.jsonl, weight: 1}}]",
@@ -114,10 +137,11 @@ DATA = {
 
 @pytest.mark.parametrize("option", DATA)
 def test_an_option_of_masked_models(option, found):
-    pair, look, before, after = DATA[option]
-    close = {"abs": 0.06} if "probability" in option else {"abs": 0}
+    pairs, look, before, after = DATA[option]
+    close = {"abs": 0.06 if "prob" in option else 0}
     assert look(*found()) == pytest.approx(before, **close)
-    assert look(*found(pair)) == pytest.approx(after, **close)
+    pairs = [pairs] if isinstance(pairs, str) else pairs
+    assert look(*found(*pairs)) == pytest.approx(after, **close)
 
 
 # The file, the pair, and the rows of training without and with the pair; None: an error without it.
@@ -256,5 +280,6 @@ def test_an_option_of_shards(option, monkeypatch):
 
 def test_no_option_of_data_is_missing_here():
     elsewhere = {"boundary_loss", "masking", "stream", "cache_dir"}  # above, and tests/data/text
+    elsewhere.add("other_eval")  # tests/recipe/continuing
     tables = {*DATA, *FILES, *CAUSAL, *HUB, *SHARDS, *elsewhere}
     assert tables == {f.name for f in fields(TextConfig)}

@@ -75,7 +75,7 @@ MODELS = {
 
 def test_no_option_of_model_and_tokenizer_is_missing_here():
     assert set(MODELS) == {f.name for f in fields(Model)}
-    assert {"name", "vocab_size", "lowercase", "strip_accents", "cache_dir"} == {
+    assert {"name", "vocab_size", "lowercase", "strip_accents", "cache_dir", "new_tokens"} == {
         f.name for f in fields(TokenizerConfig)
     }
 

@@ -118,6 +118,10 @@ CHANGES = {
     "keep_checkpoints": ("train.keep_checkpoints=2", {"save_num_checkpoints_to_keep": 2}),
     "autoresume": ("train.autoresume=true", {"autoresume": True, "save_overwrite": False}),
     "progress_bar": ("train.progress_bar=false", {"callbacks": (17, "{}/run", ["Metrics"])}),
+    "eval_first": (
+        "train.eval_first=true",
+        {"callbacks": (17, "{}/run", ["Metrics", "FirstEvaluation", "Progress"])},
+    ),
     "deterministic": ("train.deterministic=true", {"deterministic_mode": True}),
     "parallelism_config": (
         "train.parallelism_config={fsdp2: {mixed_precision: PURE}}",

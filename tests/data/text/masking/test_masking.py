@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cadenza.data import DataError, MaskedLMCollator, train_wordpiece
+from cadenza.data.text.config import TextConfig
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -21,8 +22,8 @@ def examples(tokenizer, rows, length=64, first=0):
     return [{"input_ids": ids[r, : length - r % 7], "draw": first + r} for r in range(rows)]
 
 
-def collator(tokenizer, ratio=0.3, seed=17):
-    return MaskedLMCollator(tokenizer, ratio, 64, seed)
+def collator(tokenizer, ratio=0.3, seed=17, **options):
+    return MaskedLMCollator(tokenizer, ratio, 64, seed, **options)
 
 
 def masked(tokenizer, rows, **kwargs):
@@ -49,6 +50,40 @@ def test_rates(tokenizer):
     close((now == before).sum().item(), n, kept)
     drawn = now[(now != 4) & (now != before)]
     assert len(set(drawn.tolist())) > 0.9 * (len(tokenizer) - 5)
+
+
+def corruption(tokenizer, **shares):
+    """The shares of the tokens to predict that are the mask token, another word, and themselves."""
+    made = collator(tokenizer, **shares)
+    batch = made.mask(made(examples(tokenizer, 1000)))
+    chosen = batch["labels"] != -100
+    now, before = batch["input_ids"][chosen], batch["labels"][chosen]
+    parts = now == 4, (now != 4) & (now != before), now == before
+    return [part.float().mean().item() for part in parts]
+
+
+@pytest.mark.parametrize(("mask", "random"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.2, 0.3), (0.0, 0.0)])
+def test_the_shares_of_the_mask_token_and_of_random_words(tokenizer, mask, random):
+    found = corruption(tokenizer, mask_replace_prob=mask, random_replace_prob=random)
+    same = random / (len(tokenizer) - 5)  # a random word is the same one now and then
+    # Of about 18,000 tokens four standard deviations of a binomial are below 0.015.
+    assert found == pytest.approx([mask, random - same, 1 - mask - random + same], abs=0.015)
+    assert (found[0] == 0) is (mask == 0), "a share of 0 is none at all"
+
+
+def test_other_shares_choose_the_same_tokens(tokenizer):
+    labels = [masked(tokenizer, 40, mask_replace_prob=share)["labels"] for share in (0.0, 0.9)]
+    assert torch.equal(*labels)
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.3), (1.0, 0.01), (0.5, 0.6)])
+def test_more_than_all_tokens_cannot_be_replaced(shares):
+    mask, random = shares
+    said = rf"^data.random_replace_prob is {random} and data.mask_replace_prob {mask}; their sum must be"
+    with pytest.raises(DataError, match=said):
+        TextConfig(mask_replace_prob=mask, random_replace_prob=random)
+    for mask in (0.7, 0.2 + 0.5, 0.1):  # also where the sum in floating point is a little above 1
+        TextConfig(mask_replace_prob=mask, random_replace_prob=0.2 + 0.1)
 
 
 def test_only_words_are_chosen_and_drawn(tokenizer):
