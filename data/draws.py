@@ -15,9 +15,23 @@ from torch.utils.data import Dataset, DistributedSampler
 
 def uniform(key: int, draws: Sequence[int] | np.ndarray, columns: int) -> np.ndarray:
     """(len(draws), columns) float64 in [0, 1)."""
+    return _numbers(_keys(key, draws)[:, None], np.arange(columns))
+
+
+def uniform_at(
+    key: int, draws: Sequence[int] | np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """(cells,) float64 in [0, 1): what `uniform` has in these rows and columns."""
+    return _numbers(_keys(key, draws)[rows], columns)
+
+
+def _keys(key: int, draws: Sequence[int] | np.ndarray) -> np.ndarray:
     start = scramble(np.array([key], dtype=np.uint64))
-    rows = scramble(start ^ scramble(np.asarray(draws).astype(np.uint64)))
-    cells = scramble(rows[:, None] ^ np.arange(columns, dtype=np.uint64))
+    return scramble(start ^ scramble(np.asarray(draws).astype(np.uint64)))
+
+
+def _numbers(keys: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    cells = scramble(keys ^ columns.astype(np.uint64))
     return (cells >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cadenza.data.draws import uniform
+from cadenza.data.draws import uniform, uniform_at
 from cadenza.data.errors import DataError
 from cadenza.data.text.words import WordStarts, of_words
 
@@ -68,16 +69,19 @@ class MaskedLMCollator:
 
         The length is that of the longest example, rounded up to a multiple of 8.
         """
-        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        rows = [np.asarray(example["input_ids"]) for example in examples]
+        lengths = np.array([len(row) for row in rows])
         longest = int(lengths.max())
         length = min(-(-longest // 8) * 8, max(longest, self.max_seq_len))
+        real = np.arange(length) < lengths[:, None]
         batch = {
-            "input_ids": _padded(examples, "input_ids", length, self.pad),
-            "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
+            "input_ids": _padded(rows, real, self.pad),
+            "attention_mask": torch.from_numpy(real.astype(np.int64)),
             "draw": torch.tensor([example["draw"] for example in examples]),
         }
         if "document_ids" in examples[0]:
-            batch["document_ids"] = _padded(examples, "document_ids", length, -1)
+            documents = [np.asarray(example["document_ids"]) for example in examples]
+            batch["document_ids"] = _padded(documents, real, -1)
         return batch
 
     def mask(self, batch: Batch) -> Batch:
@@ -86,36 +90,42 @@ class MaskedLMCollator:
         A batch in which no token was selected gets a label, or those of a word, since the mean loss over no
         label would be NaN.
         """
-        ids, draw = batch["input_ids"], batch["draw"]
-        # Each (batch, length).
-        select, corrupt, replace = (self._uniform(draw, ids.shape[1], stream) for stream in range(3))
-        eligible = self.eligible(batch)
+        ids = batch["input_ids"]
+        rows, columns = self._selected(batch).nonzero(as_tuple=True)
+        kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}
+        corrupted, labels = ids.clone(), torch.full_like(ids, IGNORED)
+        corrupted[rows, columns] = self._corrupted(ids[rows, columns], batch["draw"], (rows, columns))
+        labels[rows, columns] = ids[rows, columns]
+        return {**kept, "input_ids": corrupted, "labels": labels}
+
+    def _selected(self, batch: Batch) -> Tensor:
+        """(batch, length), True at the tokens to predict."""
+        ids, eligible = batch["input_ids"], self.eligible(batch)
+        select = torch.from_numpy(uniform(self.seed * 4, batch["draw"].numpy(), ids.shape[1]))
         if self.starts is not None:
             select = of_words(select, self.starts(ids, eligible))
         selected = eligible & (select < self.mlm_probability)
         if eligible.any() and not selected.any():
             selected = eligible & (select <= select[eligible].min())
-        words = self.words[(replace * len(self.words)).long()]
-        words = torch.where(corrupt < self.replaced, words, ids)
-        corrupted = torch.where(corrupt < self.masked, self.mask_token, words)
-        kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}
-        return {
-            **kept,
-            "input_ids": torch.where(selected, corrupted, ids),
-            "labels": ids.masked_fill(~selected, IGNORED),
-        }
+        return selected
+
+    def _corrupted(self, ids: Tensor, draw: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+        """(tokens,), what the model sees of the tokens `ids`; `places` are their rows and columns."""
+        rows, columns = (index.numpy() for index in places)
+        kind, word = (
+            torch.from_numpy(uniform_at(self.seed * 4 + stream, draw.numpy(), rows, columns))
+            for stream in (1, 2)
+        )
+        words = torch.where(kind < self.replaced, self.words[(word * len(self.words)).long()], ids)
+        return torch.where(kind < self.masked, self.mask_token, words)
 
     def eligible(self, batch: Batch) -> Tensor:
         """(batch, length), True at the tokens that may be masked: neither special nor padding."""
         return batch["attention_mask"].bool() & ~torch.isin(batch["input_ids"], self.special)
 
-    def _uniform(self, draw: Tensor, columns: int, stream: int) -> Tensor:
-        """(batch, columns) float64 in [0, 1), from the hash of (seed, stream, draw, column)."""
-        return torch.from_numpy(uniform(self.seed * 4 + stream, draw.numpy(), columns))
 
-
-def _padded(examples: list[dict[str, Any]], name: str, length: int, padding: int) -> Tensor:
-    rows = torch.full((len(examples), length), padding)
-    for row, example in zip(rows, examples, strict=True):
-        row[: len(example[name])] = example[name]
-    return rows
+def _padded(rows: list[np.ndarray], real: np.ndarray, padding: int) -> Tensor:
+    """(batch, length): `rows` where `real` is True, one after another, else `padding`."""
+    batch = np.full(real.shape, padding)
+    batch[real] = np.concatenate(rows)
+    return torch.from_numpy(batch)

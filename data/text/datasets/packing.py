@@ -76,8 +76,14 @@ class PackedDocuments(Drawn):
         return len(self.starts) - 1
 
     def __getitem__(self, draw: int) -> Example:
-        indices = self.row(draw % len(self))
-        return {**pack_row([self.source.sequence(i) for i in indices]), "draw": draw}
+        return {**pack_row(self.source.sequences(self.row(draw % len(self)))), "draw": draw}
+
+    def __getitems__(self, draws: list[int]) -> list[Example]:
+        """Those of a batch, faster; their values are arrays."""
+        rows = [self.row(draw % len(self)) for draw in draws]
+        sequences = iter(self.source.sequences([index for row in rows for index in row]))
+        packed = (_packed(list(islice(sequences, len(row)))) for row in rows)
+        return [{**row, "draw": draw} for row, draw in zip(packed, draws, strict=True)]
 
     def row(self, index: int) -> list[int]:
         """The sequences of a row."""
@@ -103,6 +109,9 @@ class PackedStream(TokenizedStream):
 
 def pack_row(sequences: list[np.ndarray]) -> dict[str, Any]:
     """One row: `input_ids` and `document_ids` (length,), documents numbered from 1."""
-    ids = torch.from_numpy(np.concatenate(sequences))
-    numbers = np.repeat(np.arange(1, len(sequences) + 1), [len(s) for s in sequences])
-    return {"input_ids": ids, "document_ids": torch.from_numpy(numbers)}
+    return {name: torch.from_numpy(values) for name, values in _packed(sequences).items()}
+
+
+def _packed(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
+    numbers = np.arange(1, len(sequences) + 1).repeat([len(s) for s in sequences])
+    return {"input_ids": np.concatenate(sequences), "document_ids": numbers}

@@ -1,6 +1,7 @@
 """Sequences of token ids, each with its draw: the number that seeds its mask."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,16 @@ def pieces(documents: Iterable[Document], tokenizer: Any, cut: Cut) -> Iterator[
 
 
 class Frame:
-    """Puts [CLS] in front of a row of token ids and [SEP] behind it."""
+    """Puts [CLS] in front of each row of token ids and [SEP] behind it: (length,) int64, of one array."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.start, self.end = ([id] for id in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+        ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.start, self.end = (np.array([id], dtype=np.int64) for id in ends)
 
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.start, ids, self.end])
+    def __call__(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        whole = np.concatenate([part for row in rows for part in (self.start, row, self.end)])
+        ends = list(accumulate(len(row) + 2 for row in rows))
+        return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class TokenizedDocuments(Drawn):
@@ -49,11 +53,17 @@ class TokenizedDocuments(Drawn):
         return len(self.rows)
 
     def __getitem__(self, draw: int) -> Example:
-        return {"input_ids": torch.from_numpy(self.sequence(draw % len(self))), "draw": draw}
+        return {"input_ids": torch.from_numpy(self.sequences([draw % len(self)])[0]), "draw": draw}
 
-    def sequence(self, index: int) -> np.ndarray:
-        """(length,) int64."""
-        return self.frame(self.rows[index])
+    def __getitems__(self, draws: list[int]) -> list[Example]:
+        """Those of a batch, faster; their `input_ids` are arrays."""
+        size = len(self)
+        sequences = self.sequences([draw % size for draw in draws])
+        return [{"input_ids": ids, "draw": draw} for ids, draw in zip(sequences, draws, strict=True)]
+
+    def sequences(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """(length,) int64, of each of these rows."""
+        return self.frame([self.rows[index] for index in indices])
 
     def lengths(self) -> np.ndarray:
         """(rows,) int64, the lengths of the sequences."""
@@ -91,7 +101,8 @@ class TokenizedStream(IterableDataset):
 
     def examples(self) -> Iterator[dict[str, Any]]:
         """The rows of one pass over the stream."""
-        return self.framed(map(Frame(self.tokenizer), pieces(self.texts, self.tokenizer, self.cut)))
+        frame = Frame(self.tokenizer)
+        return self.framed(frame([ids])[0] for ids in pieces(self.texts, self.tokenizer, self.cut))
 
     def framed(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
         """One sequence a row."""

@@ -90,11 +90,11 @@ def test_rows_are_packed_by_the_window(monkeypatch):
     plain = []
     for start in (0, 40, 80, 120):
         window = order[start : start + 40]
-        sizes = [len(source.sequence(i)) for i in window]
+        sizes = [len(source[int(i)]["input_ids"]) for i in window]
         plain += [[int(window[i]) for i in row] for row in first_fit(sizes, 128)]
     packed = PackedDocuments(source, 128, seed=3)
     assert [packed.row(n) for n in range(len(packed))] == plain
-    together = np.concatenate([source.sequence(i) for i in plain[5]])
+    together = np.concatenate(source.sequences(plain[5]))
     assert packed[5]["input_ids"].tolist() == together.tolist()
 
 

@@ -1,9 +1,11 @@
 """MLM masking: rates, specials, and a pure function of (seed, draw, column)."""
 
+import numpy as np
 import pytest
 import torch
 
 from cadenza.data import DataError, MaskedLMCollator, train_wordpiece
+from cadenza.data.draws import uniform, uniform_at
 from cadenza.data.text.config import TextConfig
 
 WORDS = [f"w{i}" for i in range(400)]
@@ -117,15 +119,21 @@ def test_the_mask_is_a_function_of_seed_and_draw(tokenizer):
 
 
 def test_streams_are_independent(tokenizer):
-    made = collator(tokenizer)
-    uniforms = torch.stack([made._uniform(torch.arange(500), 100, s).flatten() for s in range(3)])
+    key = collator(tokenizer).seed * 4
+    uniforms = torch.stack([torch.from_numpy(uniform(key + n, range(500), 100)).flatten() for n in range(3)])
     assert (uniforms >= 0).all()
     assert (uniforms < 1).all()
     # 50,000 draws: a correlation beyond four standard deviations is 4 / sqrt(50,000).
     assert (torch.corrcoef(uniforms) - torch.eye(3)).abs().max() < 4 / 50_000**0.5
-    rows = made._uniform(torch.arange(500), 100, 0)
+    rows = torch.from_numpy(uniform(key, range(500), 100))
     assert (torch.corrcoef(rows.T[:2]) - torch.eye(2)).abs().max() < 4 / 500**0.5
     assert (uniforms.mean(1) - 0.5).abs().max() < 4 / (12 * 50_000) ** 0.5
+
+
+def test_single_places_have_the_numbers_of_whole_rows():
+    rows, columns = np.array([0, 3, 3, 1]), np.array([5, 0, 9, 9])
+    draws = [7, 2**40 + 1, 3, 9]
+    assert np.array_equal(uniform_at(5, draws, rows, columns), uniform(5, draws, 10)[rows, columns])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

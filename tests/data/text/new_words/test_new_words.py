@@ -27,7 +27,7 @@ def unigram(before):
 
 
 KINDS = {
-    "wordpiece": lambda: train_wordpiece(TEXTS, 300),
+    "wordpiece": lambda: train_wordpiece(TEXTS, 300, lowercase=True),
     "byte_bpe": lambda: train_byte_bpe(TEXTS, 300),
     "metaspace": lambda: unigram(before=True),
     "prepended": lambda: unigram(before=False),
