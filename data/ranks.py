@@ -38,7 +38,7 @@ def once_a_node(make: Callable[[], Any]) -> None:
     Raises:
         Exception: what `make` raises on a node, on every rank.
     """
-    if not torch.distributed.is_initialized():
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         make()
         return
     error = _attempt(make)[1] if dist.get_local_rank() == 0 else None
