@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 
 from cadenza.algorithms import REGISTRY
 from cadenza.data.images.config import ImageConfig
-from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.options import declared
 from cadenza.recipe.loading.sections import type_names
 from cadenza.recipe.methods import COMPOSERS, options_of

@@ -2,7 +2,8 @@
 
 A corpus of made-up words (Zipf's law, documents of web-like lengths) is written as JSON lines. Each case runs
 in a process of its own and is measured behind the imports. Rates are for a second of CPU time of all threads
-together, so that they are rates of one core; starts and resumes are wall time.
+together, so that they are rates of one core; starts and resumes are wall time. Packed rows are made of what
+`truncate` has prepared. Run it with OMP_NUM_THREADS=1 PYTHONPATH=benchmarks; 1.6 GB of text take an hour.
 """
 
 import json
@@ -99,11 +100,13 @@ def rows_of(kind: str, size: float, path: Path, folder: Path, rounds: int) -> li
     cold = measured(kind, path, folder)
     warm = [measured(kind, path, folder) for _ in range(rounds)]
     found = {name: statistics.median(each[name] for each in warm) for name in cold}
+    cpu = cold["cpu"] - found["cpu"]
+    prepared = megabytes / cpu if cpu > 1 else None  # None: the row ids were there
     row: dict[str, object] = {
         "kind": kind,
         "corpus_mb": round(megabytes),
         "rows": int(found["rows"]),
-        "prepare_mb_per_core_second": megabytes / (cold["cpu"] - found["cpu"]),
+        "prepare_mb_per_core_second": prepared,
         "first_batch_cold_s": cold["start"],
         "first_batch_again_s": found["start"],
         "tokens_per_core_second": round(found["rate"]),

@@ -1,11 +1,11 @@
-"""The schema of a recipe's `data` and `tokenizer` sections."""
+"""The schema of a recipe's `data` section, for text."""
 
-import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.files.encodings import Encoding
+from cadenza.data.text.mixed import parts_of
 from cadenza.options import Choice, Range, Text, check, option
 
 COUNT = Range("[1, 2147483647]")
@@ -15,8 +15,6 @@ NAME = re.compile(r"\w[\w-]*")
 MASKED = ("model.objective", ("masked_lm",))
 CAUSAL = ("model.objective", ("causal_lm",))
 MDS = ("data.source", ("mds",))
-TRAINED = ("tokenizer.name", ("wordpiece", "byte_bpe", "unigram"))
-OF_ONE_SOURCE = ("text_field", "ids_field", "split_text", "encoding")  # what a source of a mixture may set
 
 
 @dataclass
@@ -181,67 +179,9 @@ class TextConfig:
         return ("ids_field", self.ids_field) if self.ids_field else ("text_field", self.text_field)
 
     def parts(self) -> list[tuple["TextConfig", float]]:
-        """The sources, each as a config without a mixture, with the share of the rows that it gives.
+        """The sources, each as a config without a mixture, with its share of the rows.
 
         Raises:
             DataError: an entry of `mixture` that doesn't fit.
         """
-        if self.mixture is None:
-            return [(self, 1.0)]
-        if not self.mixture:
-            raise DataError("data.mixture is []; it must list sources")
-        if self.source != "python_docs":
-            raise DataError(f"data.source is {self.source!r} and data.mixture is set; name one of the two")
-        entries = [self._part(f"data.mixture[{index}]", entry) for index, entry in enumerate(self.mixture)]
-        total = sum(weight for _, weight in entries)
-        return [(part, weight / total) for part, weight in entries]
-
-    def _part(self, where: str, entry: dict) -> tuple["TextConfig", float]:
-        known = ("source", "weight", *OF_ONE_SOURCE)
-        if unknown := [key for key in entry if key not in known]:
-            raise DataError(f"{where} has the unknown key {unknown[0]!r}; it may have {', '.join(known)}")
-        values = {"weight": 0, **entry}
-        weight = values.pop("weight")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise DataError(f"{where}.weight is {weight!r}; it must be a number above zero")
-        if not isinstance(values.get("source"), str | list):
-            raise DataError(f"{where}.source is {values.get('source')!r}; it must name files")
-        return replace(self, mixture=None, **values), float(weight)
-
-
-@dataclass
-class TokenizerConfig:
-    """The tokenizer. A run that loads a checkpoint goes on with the checkpoint's own."""
-
-    name: str = option(
-        "wordpiece",
-        "A name on the Hub, a folder, or a kind that is trained on the source's training text and cached: "
-        "`wordpiece`, `byte_bpe`, to which no text is unknown, or `unigram`, for scripts without spaces.",
-        Text(),
-    )
-    vocab_size: int = option(4000, "Words of a trained tokenizer.", Range("[300, 16777216]"), only=TRAINED)
-    lowercase: bool = option(False, "Whether a trained tokenizer lower-cases its text.", only=TRAINED)
-    strip_accents: bool = option(
-        False,
-        "Whether a trained tokenizer drops accents, as of \u00e9 and \u0439; vowel signs and tones of other "
-        "scripts stay.",
-        only=TRAINED,
-    )
-    cache_dir: str | None = option(
-        None,
-        "Where trained tokenizers are kept; null: `$CADENZA_CACHE`, else `~/.cache/cadenza`.",
-        Text(),
-        only=TRAINED,
-    )
-    new_tokens: str | list[str] | None = option(
-        None,
-        "Words to add to a tokenizer that is named: a list, or a file with one a line. In a pretrained model "
-        "each begins as the mean of the pieces that it was split into.",
-        Text(),
-    )
-
-    def __post_init__(self) -> None:
-        check(self, "tokenizer.", DataError)
-        if self.new_tokens is not None and self.name in TRAINED[1]:
-            right = "name a tokenizer that exists, or raise tokenizer.vocab_size"
-            raise DataError(f"tokenizer.new_tokens: {self.name} is trained on the text itself; {right}")
+        return parts_of(self)

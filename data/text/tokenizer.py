@@ -13,8 +13,8 @@ from cadenza.data import hub
 from cadenza.data.errors import DataError, one_line
 from cadenza.data.places import cache_folder
 from cadenza.data.ranks import from_first_rank
-from cadenza.data.text.config import TokenizerConfig
 from cadenza.data.text.prepared.key import key_of
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.data.text.vocabulary import SPECIAL, TRAINERS, key, train
 
 FORMAT = 2  # raise it when the trainers change what they make of a text: kept ones are then trained anew

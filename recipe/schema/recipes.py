@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.data.images.config import ImageConfig
-from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.options import Range, Text, option
 from cadenza.recipe.schema.models import IMAGES, ImageModel, Model
 from cadenza.recipe.schema.training import Optimizer, Scheduler, Train

@@ -15,9 +15,15 @@ def key_of(made_of: dict[str, Any]) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """A hash of everything that `tokenizer` computes ids by, with the version of the library."""
+    """A hash of everything that `tokenizer` computes ids by, with the versions of the libraries."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    state = backend.to_str().encode() if hasattr(backend, "to_str") else pickle.dumps(tokenizer)
+    state = _state(backend) if hasattr(backend, "to_str") else pickle.dumps(tokenizer)
     special = repr([type(tokenizer).__name__, getattr(tokenizer, "all_special_ids", None)])
     libraries = version("tokenizers"), version("transformers")
     return hashlib.sha256(repr((libraries, special)).encode() + state).hexdigest()[:16]
+
+
+def _state(backend: Any) -> bytes:
+    """Without truncation and padding, which each call sets anew."""
+    state = json.loads(backend.to_str())
+    return json.dumps({**state, "truncation": None, "padding": None}, sort_keys=True).encode()

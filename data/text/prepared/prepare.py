@@ -147,12 +147,14 @@ def _bar(text: Any, journal: Journal) -> Iterator[Iterator[Document]]:
     with tqdm(total=size, desc="preparing", **options) as bar:
 
         def documents() -> Iterator[Document]:
+            number = -1
             for number, document in enumerate(text):
                 if number % 100 == 0:
                     bar.set_postfix_str(f"{number:,} documents", refresh=False)
                     bar.update(max(text.position - bar.n, 0))
                 if number >= skipped:
                     yield document
+            bar.set_postfix_str(f"{number + 1:,} documents", refresh=False)
             bar.update(max(size - bar.n, 0))
 
         yield documents()

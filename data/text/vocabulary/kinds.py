@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from cadenza.data.text.config import TokenizerConfig
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.data.text.vocabulary.byte_bpe import train_byte_bpe
 from cadenza.data.text.vocabulary.unigram import needs_sentencepiece, train_unigram
 from cadenza.data.text.vocabulary.wordpiece import train_wordpiece

@@ -8,7 +8,8 @@ from cases import CASES, REQUIRED
 
 from cadenza.algorithms import REGISTRY
 from cadenza.data.images.config import ImageConfig
-from cadenza.data.text.config import TextConfig, TokenizerConfig
+from cadenza.data.text.config import TextConfig
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.recipe import load, resolved
 from cadenza.recipe.schema import ImageModel, ImageRecipe, Model, Optimizer, Recipe, Run, Scheduler, Train
 

@@ -9,7 +9,7 @@ from families import build
 from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import DataError, train_wordpiece
-from cadenza.data.text.config import TokenizerConfig
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import ModelError, has_adapters
 from cadenza.recipe import RecipeError

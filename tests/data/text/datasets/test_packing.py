@@ -11,10 +11,10 @@ from words import Words, lengths, texts, tokenized
 
 from cadenza.algorithms import REGISTRY, apply_sequence_packing
 from cadenza.data import TextConfig, build_dataspec, build_tokenizer
-from cadenza.data.text.config import TokenizerConfig
 from cadenza.data.text.datasets import packing
 from cadenza.data.text.datasets.packing import PackedDocuments, PackedStream, first_fit, waste
 from cadenza.data.text.python_docs import python_docs
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.models import composer_model
 
 

@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import DataError, train_byte_bpe, train_wordpiece
-from cadenza.data.text.config import TokenizerConfig
 from cadenza.data.text.new_words import extended, listed
+from cadenza.data.text.tokenizer_config import TokenizerConfig
 
 TEXTS = ["the cat sat on the mat", "a dog ran (c-o-v-i-d) Cov x 19", "un to go ed ing"] * 20
 

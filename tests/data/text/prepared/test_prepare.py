@@ -108,6 +108,8 @@ def test_what_does_not_change_rows_prepares_nothing(corpus, tokenizer, made):
 def test_special_tokens_of_a_tokenizer_count(tokenizer):
     other = train_wordpiece(texts(100), 300)
     assert tokenizer_digest(other) == tokenizer_digest(tokenizer)
+    other(["some text"], padding="max_length", max_length=7, truncation=True)
+    assert tokenizer_digest(other) == tokenizer_digest(tokenizer), "of a call alone"
     other.backend_tokenizer.normalizer = None
     assert tokenizer_digest(other) != tokenizer_digest(tokenizer)
 
