@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from cadenza.data.errors import DataError
 from cadenza.data.places import cache_folder, reason, why_unwritable
@@ -28,10 +27,9 @@ from cadenza.data.text.finite import is_eval
 from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.prepared.journal import Journal, Part, Writer
 from cadenza.data.text.prepared.key import key_of, tokenizer_digest
+from cadenza.data.text.prepared.progress import all_cores, remaining
 from cadenza.data.text.prepared.rows import Rows
 from cadenza.data.text.sources import whole
-
-SHOWN = 20 << 20  # bytes of text from which a progress bar is shown
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,12 @@ def _written(folder: Path, text: Any, task: _Task) -> None:
     text.say = journal.said.append
     writer, special = Writer(folder, journal), set(task.tokenizer.all_special_ids)
     encoder, parts = Encoder(task.tokenizer, task.cut.needed), deque()
-    with _bar(text, journal) as shown:
-        for ids in encoder(_noting(shown, task, parts)):
+    with all_cores(), remaining(text, journal.read) as documents:
+        for ids in encoder(_noting(documents, task, parts)):
             writer.add(parts.popleft(), ids, task.cut(ids, special), encoder.unknown_in(ids))
     writer.flush()
+    if any(task.made_of[key] != value for key, value in text.made_of().items()):
+        raise DataError(f"{text.where} has changed while it was read; start again")
 
 
 def _noting(documents: Iterator[Document], task: _Task, parts: deque) -> Iterator[Document]:
@@ -137,24 +137,3 @@ def _noting(documents: Iterator[Document], task: _Task, parts: deque) -> Iterato
     for document in documents:
         parts.append(task.part(document))
         yield document
-
-
-@contextmanager
-def _bar(text: Any, journal: Journal) -> Iterator[Iterator[Document]]:
-    """The documents of `text` that aren't prepared yet, with a progress bar over its bytes."""
-    size, skipped = text.size, journal.read
-    options = {"unit": "B", "unit_scale": True, "disable": size < SHOWN, "mininterval": 0.5}
-    with tqdm(total=size, desc="preparing", **options) as bar:
-
-        def documents() -> Iterator[Document]:
-            number = -1
-            for number, document in enumerate(text):
-                if number % 100 == 0:
-                    bar.set_postfix_str(f"{number:,} documents", refresh=False)
-                    bar.update(max(text.position - bar.n, 0))
-                if number >= skipped:
-                    yield document
-            bar.set_postfix_str(f"{number + 1:,} documents", refresh=False)
-            bar.update(max(size - bar.n, 0))
-
-        yield documents()

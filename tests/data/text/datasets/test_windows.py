@@ -150,8 +150,9 @@ def test_labels_leave_out_anchor_padding_tags_and_boundaries():
         assert (batch["labels"] != -100).int()[0].tolist() == expected
 
 
-def test_the_same_windows_from_the_same_seed():
-    cfg = TextConfig(max_seq_len=64)
+@pytest.mark.parametrize("more", [{}, {"domain_tag": "web", "upsample_from": 60, "upsample_times": 3}])
+def test_the_same_windows_from_the_same_seed(more):
+    cfg = TextConfig(max_seq_len=64, **more)
     first, again, other = (windowed(texts(100), WORDS, cfg, seed) for seed in (1, 1, 2))
     for draw in (0, 3, len(first) + 3):
         assert torch.equal(first[draw]["input_ids"], again[draw]["input_ids"])

@@ -208,6 +208,59 @@ def test_an_error_in_the_text_leaves_nothing_behind(corpus, tokenizer, tmp_path)
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
+def test_a_file_that_changes_while_it_is_read(corpus, tokenizer, monkeypatch):
+    class Touching(prepare.Encoder):
+        def _encoded(self, batch):
+            os.utime(corpus.source, (1, 1))
+            return super()._encoded(batch)
+
+    monkeypatch.setattr(prepare, "Encoder", Touching)
+    said = rf"^data.source: {corpus.source} has changed while it was read; start again$"
+    with pytest.raises(DataError, match=said):
+        prepared(corpus, tokenizer, CUT, True)
+    monkeypatch.undo()
+
+
+def test_a_full_disk_is_called_that_and_loses_nothing(corpus, tokenizer, made, monkeypatch):
+    monkeypatch.setattr(journal, "STEP", 400)
+    monkeypatch.setattr("cadenza.data.text.encoding.BATCH", 7)
+    left = [3]
+
+    def full(path, rows, numbers):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        journal_write(path, rows, numbers)
+
+    monkeypatch.setattr(journal, "write", full)
+    with pytest.raises(DataError, match=r"^data.cache_dir: .*\.unfinished: the disk is full$"):
+        prepared(corpus, tokenizer, CUT, True)
+    monkeypatch.setattr(journal, "write", journal_write)
+    first = len(made)
+    assert (
+        len(prepared(corpus, tokenizer, CUT, True).rows) + len(prepared(corpus, tokenizer, CUT, False).rows)
+        == 300
+    )
+    assert len(made) < 300 + first
+
+
+def test_all_cores_tokenize_and_processes_that_load_use_no_threads(corpus, tokenizer, monkeypatch):
+    seen = []
+
+    class Noting(prepare.Encoder):
+        def _encoded(self, batch):
+            seen.append(os.environ["TOKENIZERS_PARALLELISM"])
+            return super()._encoded(batch)
+
+    monkeypatch.setattr(prepare, "Encoder", Noting)
+    for before in ("false", None):
+        if before is None:
+            monkeypatch.delenv("TOKENIZERS_PARALLELISM")
+        prepared(corpus, tokenizer, Cut(9 if before else 8), True)
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == before
+    assert set(seen) == {"true"}
+
+
 def test_a_cache_that_cannot_be_written_to(corpus, tokenizer, tmp_path):
     (tmp_path / "file").write_text("")
     corpus.cache_dir = str(tmp_path / "file")
