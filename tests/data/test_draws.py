@@ -12,6 +12,7 @@ from image_loaders import write_idx
 from PIL import Image
 
 from cadenza.data import (
+    EpochSampler,
     ImageConfig,
     TextConfig,
     TokenizedStream,
@@ -269,7 +270,7 @@ def test_streams_change_from_pass_to_pass_unless_told_otherwise():
         assert next(iter(made))["draw"] != next(iter(made))["draw"]
 
 
-class Rows(Drawn):
+class Numbered(Drawn):
     def __init__(self, count):
         self.count = count
 
@@ -284,19 +285,19 @@ def test_a_resume_passes_by_what_all_ranks_have_had(world, batches, monkeypatch)
     monkeypatch.setattr(dist, "get_world_size", lambda: world)
     for rank in range(world):
         monkeypatch.setattr(dist, "get_global_rank", lambda rank=rank: rank)
-        dataset = Rows(30)
+        dataset = Numbered(30)
         sampler = EpochSampler(dataset, train=True, seed=4)
         sampler.set_epoch(2)
         whole = list(sampler)
-        dataset.load_state_dict(Rows(30).state_dict(6 * batches, True))
+        dataset.load_state_dict(Numbered(30).state_dict(6 * batches, True))
         assert list(sampler) == whole[6 // world * batches :]
         assert list(sampler) == whole, "once alone: the next epoch begins at its beginning"
         assert len(sampler) == len(whole)
 
 
 def test_another_number_of_rows_is_said(capsys):
-    Rows(30).load_state_dict(Rows(20).state_dict(6, True))
+    Numbered(30).load_state_dict(Numbered(20).state_dict(6, True))
     assert capsys.readouterr().out == "the data has 30 rows, 20 at the checkpoint: another order\n"
-    old = Rows(30)
+    old = Numbered(30)
     old.load_state_dict(None)
     assert old.taken is None

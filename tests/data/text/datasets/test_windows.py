@@ -153,13 +153,13 @@ def test_labels_leave_out_anchor_padding_tags_and_boundaries():
 @pytest.mark.parametrize("more", [{}, {"domain_tag": "web", "upsample_from": 60, "upsample_times": 3}])
 def test_the_same_windows_from_the_same_seed(more):
     cfg = TextConfig(max_seq_len=64, **more)
-    first, again, other = (windowed(texts(100), WORDS, cfg, seed) for seed in (1, 1, 2))
+    first, again, other = (windowed(texts(100), Tagged(), cfg, seed) for seed in (1, 1, 2))
     for draw in (0, 3, len(first) + 3):
         assert torch.equal(first[draw]["input_ids"], again[draw]["input_ids"])
         assert first[draw]["draw"] == draw
     assert not torch.equal(first[0]["input_ids"], other[0]["input_ids"])
     order = np.random.default_rng(1).permutation(100)
-    pieces = TaggedDocuments(WORDS, cfg)([texts(100)[i] for i in order])
+    pieces = TaggedDocuments(Tagged(), cfg)([texts(100)[i] for i in order])
     plain = list(windows(pieces, 64, anchor=1))
     assert len(first) == len(plain)
     for index, row in enumerate(plain):
