@@ -55,10 +55,10 @@ def spec(kind: str, path: Path, folder: Path):
 
 
 def memory() -> tuple[float, float]:
-    """MiB of this process alone, and with the pages of files that it has mapped."""
+    """MiB of memory that this process has taken, and with the pages of files that it has looked at."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
-    return sizes["Private_Dirty"] + sizes["Private_Clean"], sizes["Rss"]
+    return sizes["Anonymous"], sizes["Rss"]
 
 
 def one(kind: str, path: Path, folder: Path, resume: int) -> dict[str, float]:
@@ -75,13 +75,13 @@ def one(kind: str, path: Path, folder: Path, resume: int) -> dict[str, float]:
     cpu = time.process_time()
     tokens = sum(count_tokens(made.batch_transforms(b))["total"] for b in islice(batches, BATCHES))
     rate = tokens / (time.process_time() - cpu)
-    private, resident = memory()
+    taken, resident = memory()
     rows = len(loader.dataset)
     return {
         "start": start,
         "cpu": prepared,
         "rate": rate,
-        "private": private,
+        "taken": taken,
         "resident": resident,
         "rows": rows,
     }
@@ -110,7 +110,7 @@ def rows_of(kind: str, size: float, path: Path, folder: Path, rounds: int) -> li
         "first_batch_cold_s": cold["start"],
         "first_batch_again_s": found["start"],
         "tokens_per_core_second": round(found["rate"]),
-        "private_mib": round(found["private"]),
+        "taken_mib": round(found["taken"]),
         "resident_mib": round(found["resident"]),
     }
     for batch in (100, 10_000, 100_000):

@@ -8,7 +8,8 @@ import numpy as np
 
 from cadenza.data.text.prepared.rows import Rows, write
 
-STEP = 4 << 20  # tokens after which what was prepared is written down
+STEP = 1 << 20  # tokens after which what was prepared is written down, at first
+ALIKE = 16  # files of a size; the next ones are larger: 1 GB of text gives about 90 files, 100 GB about 900
 NAME = "prepared.json"
 
 
@@ -60,7 +61,7 @@ class Journal:
 
 
 class Writer:
-    """Adds rows to a folder: to its files and its journal after each `STEP` tokens.
+    """Adds rows to a folder: to its files and its journal, a step at a time.
 
     A process that is killed leaves the files and the journal of the last step.
     """
@@ -81,7 +82,7 @@ class Writer:
         counts.unknown += unknown
         self.journal.read += 1
         self.held += len(ids)
-        if self.held >= STEP:
+        if self.held >= STEP * (1 + self.journal.parts["train"].files // ALIKE):
             self.flush()
 
     def flush(self) -> None:
