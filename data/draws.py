@@ -60,7 +60,8 @@ class Drawn(Dataset):
         return {"taken": num_samples, "length": len(self)}
 
     def load_state_dict(self, state: dict[str, int] | None) -> None:
-        """Pass by the examples of `state`; None, of a checkpoint without a state: as `taken` will say."""
+        """Pass by the examples of `state`. None, or the state of a stream: those that `taken` will say."""
+        state = state if state is not None and "taken" in state else None
         self.taken = None if state is None else state["taken"]
         if state is not None and state["length"] != len(self) and dist.get_global_rank() == 0:
             print(f"the data has {len(self):,} rows, {state['length']:,} at the checkpoint: another order")

@@ -1,37 +1,54 @@
 """The `DataLoader` of text and of images."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from composer.utils import dist
 from torch.utils.data import DataLoader, IterableDataset
+from tqdm.auto import tqdm
 
 from cadenza.data.draws import EpochSampler
 from cadenza.data.errors import DataError
+from cadenza.data.resuming import Resumable
 
 
 class StreamLoader(DataLoader):
-    """Batches of a stream. Training would begin one pass after the other over a stream without a batch.
+    """Batches of a stream, which goes on behind a checkpoint's batches.
+
+    Training would begin one pass after the other over a stream without a batch.
 
     Args:
+        stream: a `TokenizedStream`.
         part: what the batches are for, as the error message says it.
     """
 
-    def __init__(self, *args: Any, part: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, stream: Any, part: str, **options: Any) -> None:
+        resumable = Resumable(stream, max(options["num_workers"], 1), options["batch_size"])
+        super().__init__(resumable, **options)
         self.part = part
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches, empty = super().__iter__(), True
+        dataset: Any = self.dataset
+        progress = dataset.begin()
+        batches = super().__iter__()
+        for batch in _shown(islice(batches, progress.drop), progress.drop, dataset.processes):
+            progress.note(*batch.pop("place"))
         for batch in batches:
-            empty = False
+            progress.note(*batch.pop("place"))
             yield batch
-        if empty:
+        if not progress.taken:
             raise DataError(
                 f"data.source: the stream gives no batch of {self.batch_size} rows for {self.part} on rank "
                 f"{dist.get_global_rank()}; take more documents, or a smaller batch"
             )
+
+
+def _shown(batches: Iterator[Any], count: int, processes: int) -> Iterator[Any]:
+    """`batches`, which are made again, with a progress bar if they are more than one of each process."""
+    off = count < processes or dist.get_global_rank() != 0
+    return iter(tqdm(batches, "making earlier batches again", total=count, unit="ba", disable=off))
 
 
 def data_loader(
@@ -64,5 +81,5 @@ def data_loader(
         "generator": torch.Generator().manual_seed(seed),  # a loader takes none of the model's random numbers
     }
     if isinstance(dataset, IterableDataset):
-        return StreamLoader(dataset, part=part, **options)
+        return StreamLoader(dataset, part, **options)
     return DataLoader(dataset, sampler=sampler, **options)

@@ -13,6 +13,7 @@ from composer.utils import dist, reproducibility
 from tqdm.auto import tqdm
 
 from cadenza.data.draws import Drawn
+from cadenza.data.resuming import Resumable
 from cadenza.recipe.errors import TrainingError
 from cadenza.recipe.record import real_tokens_per_second, samples_per_second
 from cadenza.surgery import Surgery
@@ -47,10 +48,12 @@ class Resuming(Callback):
 
     @staticmethod
     def _count_taken(state: State) -> None:
-        """Of a checkpoint of an earlier version, which doesn't hold the state of the data."""
+        """Of a checkpoint without a state of such data: of an earlier version, or of other data."""
         dataset = getattr(state.train_dataloader, "dataset", None)
         if isinstance(dataset, Drawn) and dataset.taken is None:
             dataset.taken = int(state.timestamp.sample_in_epoch)
+        if isinstance(dataset, Resumable) and dataset.now is None:
+            dataset.replay(int(state.timestamp.epoch), int(state.timestamp.batch_in_epoch))
 
 
 class RestoresRandomness(Callback):

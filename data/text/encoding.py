@@ -21,7 +21,8 @@ class Encoder:
     """The token ids (tokens,) int32 of each document, without special tokens.
 
     Documents that are token ids already stay as they are. `documents`, `tokens` and `unknown` count what was
-    encoded; an unknown token stands for text that isn't in the vocabulary.
+    encoded; an unknown token stands for text that isn't in the vocabulary. `most` is the share of them above
+    which the text isn't trained on.
 
     Args:
         limit: tokens of a document that are needed: the first ones. A long text is then tokenized in part,
@@ -38,6 +39,7 @@ class Encoder:
         self.separators = separators(self.backend) if self.backend is not None else ""
         self.special, self.words = set(tokenizer.all_special_ids), max(tokenizer.get_vocab().values()) + 1
         self.documents = self.tokens = self.unknown = 0
+        self.most = MOST
 
     def __call__(self, documents: Iterable[Document]) -> Iterator[np.ndarray]:
         for batch in _batches(documents):
@@ -107,7 +109,7 @@ class Encoder:
         self.documents += len(ids)
         self.tokens += sum(map(len, ids))
         self.unknown += sum(map(self.unknown_in, ids))
-        if self.unknown_share > MOST:
+        if self.unknown_share > self.most:
             part = f"{self.unknown_share:.0%} of the tokens of the first {self.documents:,} documents"
             right = "name one that knows this text, or byte_bpe to train one that knows every text"
             raise DataError(f"tokenizer.name: {part} are {self.tokenizer.unk_token}, unknown words; {right}")

@@ -15,7 +15,8 @@ from cadenza.data.text.config import TextConfig
 from cadenza.data.text.datasets.mixture import Joined, Mixture, apportioned
 from cadenza.data.text.datasets.packing import PackedDocuments, PackedStream
 from cadenza.data.text.datasets.sequences import TokenizedDocuments, TokenizedStream
-from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments, WindowedStream
+from cadenza.data.text.datasets.window_streams import WindowedStream
+from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments
 from cadenza.data.text.masking import IGNORED, Batch, MaskedLMCollator
 from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.prepared.prepare import Prepared, prepared

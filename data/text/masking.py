@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cadenza.data.draws import uniform, uniform_at
 from cadenza.data.errors import DataError
+from cadenza.data.progress import placed
 from cadenza.data.text.words import WordStarts, of_words
 
 Batch = dict[str, Tensor]
@@ -78,6 +79,7 @@ class MaskedLMCollator:
             "input_ids": _padded(rows, real, self.pad),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
             "draw": torch.tensor([example["draw"] for example in examples]),
+            **placed(examples),
         }
         if "document_ids" in examples[0]:
             documents = [np.asarray(example["document_ids"]) for example in examples]

@@ -22,7 +22,9 @@ class Texts:
         return kept(found, self.cfg.on_bad_row == "skip", "data.source: the stream")
 
     def set_epoch(self, epoch: int) -> None:
-        """Let a Hub stream shuffle anew."""
+        """Let a stream of the Hub, or of MDS, shuffle anew: as in this pass, whatever passes were before."""
+        if hasattr(self.rows, "next_epoch"):
+            self.rows.next_epoch = epoch  # pyright: ignore[reportAttributeAccessIssue]
         if hasattr(self.rows, "set_epoch"):
             self.rows.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
 

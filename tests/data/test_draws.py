@@ -23,7 +23,7 @@ from cadenza.data import (
 )
 from cadenza.data.draws import Drawn
 from cadenza.data.text.datasets.packing import PackedStream
-from cadenza.data.text.datasets.windows import WindowedStream
+from cadenza.data.text.datasets.window_streams import WindowedStream
 from cadenza.data.text.rows import Texts
 
 DOCUMENTS, LENGTH = 48, 12

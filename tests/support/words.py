@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from cadenza.data import TokenizedDocuments, hub, pieces
-from cadenza.data.text.datasets.windows import WindowedDocuments
+from cadenza.data.text.datasets.windows import Tagging, WindowedDocuments
+from cadenza.data.text.encoding import Encoder
 from cadenza.data.text.prepared.cut import Cut
 
 TEXTS = [f"document number {n} says {n * n}" for n in range(40)]
@@ -33,6 +34,16 @@ class Tagged(Words):
 
     def __call__(self, texts, **_):
         return {"input_ids": [7, 8]} if isinstance(texts, str) else super().__call__(texts)
+
+
+class TaggedDocuments:
+    """The pieces of texts, all of them, one after another."""
+
+    def __init__(self, tokenizer, cfg):
+        self.encoder, self.tagging = Encoder(tokenizer), Tagging(tokenizer, cfg)
+
+    def __call__(self, texts):
+        return (piece for ids in self.encoder(texts) for piece in self.tagging.pieces(ids))
 
 
 def tokenized(texts, tokenizer, max_seq_len, split=False):

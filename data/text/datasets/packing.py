@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from cadenza.data.draws import Drawn
+from cadenza.data.progress import Place
 from cadenza.data.text.datasets.sequences import Example, TokenizedDocuments, TokenizedStream
 
 WINDOW = 8192  # sequences that are packed together: enough short ones to fill the gaps beside long ones
-FULL = 0.993  # the share of columns from which a row of a stream counts as full
 
 
 def first_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
@@ -91,20 +91,18 @@ class PackedDocuments(Drawn):
 
 
 class PackedStream(TokenizedStream):
-    """Rows of whole sequences of a stream; those of rows with gaps are packed again in the next window."""
+    """Rows of whole sequences of a stream; a window of sequences is packed by itself.
 
-    def framed(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
-        capacity, pending = self.max_seq_len, []
+    So a place is the beginning of a window, and the rows of it that are over.
+    """
+
+    def rows(self, start: Place) -> Iterator[tuple[dict[str, Any], Place]]:
+        sequences, begin, over = self.sequences(start), start, start.rows
         while window := list(islice(sequences, WINDOW)):
-            pending += window
-            packed = [[pending[i] for i in row] for row in first_fit([len(s) for s in pending], capacity)]
-            filled = [sum(len(s) for s in row) for row in packed]
-            # At least half of the rows are yielded, so that `pending` doesn't grow from window to window.
-            enough = min(FULL * capacity, sorted(filled)[len(filled) // 2])
-            yield from (pack_row(row) for row, size in zip(packed, filled, strict=True) if size >= enough)
-            pending = [s for row, size in zip(packed, filled, strict=True) if size < enough for s in row]
-        for row in first_fit([len(s) for s in pending], capacity):
-            yield pack_row([pending[i] for i in row])
+            packed = first_fit([len(ids) for ids, _ in window], self.max_seq_len)
+            for number, row in enumerate(packed[over:], over + 1):
+                yield pack_row([window[i][0] for i in row]), begin._replace(rows=number)
+            begin, over = window[-1][1], 0
 
 
 def pack_row(sequences: list[np.ndarray]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from composer.utils import dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cadenza.data.draws import Drawn
-from cadenza.data.text.encoding import Document, Encoder
+from cadenza.data.progress import Place
+from cadenza.data.text.datasets.behind import behind
+from cadenza.data.text.encoding import MOST, Document, Encoder
 from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.rows import Texts
 
@@ -79,8 +81,7 @@ def lengths(rows: Sequence[np.ndarray]) -> np.ndarray:
 class TokenizedStream(IterableDataset):
     """A stream, tokenized while it is read; draws don't overlap between ranks, workers and passes.
 
-    Every pass is shuffled and masked anew; with `fixed`, for evaluation, all passes are the same. After a
-    resume the pass number is right again, since Composer starts each of the earlier passes.
+    Every pass is shuffled and masked anew; with `fixed`, for evaluation, all passes are the same.
     """
 
     def __init__(
@@ -89,21 +90,44 @@ class TokenizedStream(IterableDataset):
         self.texts, self.tokenizer, self.max_seq_len, self.fixed = texts, tokenizer, max_seq_len, fixed
         self.cut, self.passes = Cut(max_seq_len - 2, split), 0
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What a `Place` depends on."""
+        return {"data.max_seq_len": self.max_seq_len, "data.long_documents": self.cut.split}
+
     def __iter__(self) -> Iterator[Example]:
+        return (example for example, _ in self.read(Place()))
+
+    def read(self, start: Place) -> Iterator[tuple[Example, Place]]:
+        """Begin the next pass: its examples behind `start`, each with the place behind it."""
         worker = get_worker_info()
         workers, index = (1, 0) if worker is None else (worker.num_workers, worker.id)
         pass_, self.passes = self.passes, self.passes + (not self.fixed)
         if isinstance(self.texts, Texts):
             self.texts.set_epoch(pass_)
         first, stride = dist.get_global_rank() * workers + index, dist.get_world_size() * workers
-        for count, row in enumerate(self.examples()):
-            yield {**row, "draw": pass_ * PASS + first + count * stride}
+        return (
+            ({**row, "draw": pass_ * PASS + first + count * stride}, place._replace(examples=count + 1))
+            for count, (row, place) in enumerate(self.rows(start), start.examples)
+        )
 
-    def examples(self) -> Iterator[dict[str, Any]]:
-        """The rows of one pass over the stream."""
-        frame = Frame(self.tokenizer)
-        return self.framed(frame([ids])[0] for ids in pieces(self.texts, self.tokenizer, self.cut))
+    def rows(self, start: Place) -> Iterator[tuple[dict[str, Any], Place]]:
+        """The rows of a pass behind `start`: one sequence each, a unit of its document."""
+        return (({"input_ids": torch.from_numpy(ids)}, place) for ids, place in self.sequences(start))
 
-    def framed(self, sequences: Iterator[np.ndarray]) -> Iterator[dict[str, Any]]:
-        """One sequence a row."""
-        return ({"input_ids": torch.from_numpy(ids)} for ids in sequences)
+    def sequences(self, start: Place) -> Iterator[tuple[np.ndarray, Place]]:
+        """(length,) int64, of the sequences behind `start`."""
+        frame, special = Frame(self.tokenizer), set(self.tokenizer.all_special_ids)
+        for number, ids in encoded(self.texts, Encoder(self.tokenizer, self.cut.needed), start):
+            for unit, row in enumerate(self.cut(ids, special), 1):
+                if number > start.document or unit > start.unit:
+                    yield frame([row])[0], Place(number, unit)
+
+
+def encoded(texts: Iterable[Document], encoder: Encoder, start: Place) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, token ids) of the documents from that of `start` on.
+
+    Where earlier ones aren't encoded, the share of unknown tokens is unknown: it isn't checked.
+    """
+    encoder.most = 1.0 if start.document else MOST
+    return enumerate(encoder(behind(texts, start.document)), start.document)

@@ -18,9 +18,9 @@ from cadenza.attention.anchor import ANCHOR
 from cadenza.attention.documents import PADDING
 from cadenza.data.draws import Drawn
 from cadenza.data.errors import DataError
+from cadenza.data.progress import placed
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.datasets.sequences import Example, TokenizedStream, lengths
-from cadenza.data.text.encoding import Document, Encoder
+from cadenza.data.text.datasets.sequences import Example, lengths
 from cadenza.data.text.masking import IGNORED, Batch
 
 Piece = tuple[np.ndarray, int]  # tokens, and how many of them, from the first, are a tag: they get no loss
@@ -44,6 +44,10 @@ class Tagging:
     def __call__(self, ids: np.ndarray) -> Piece:
         return np.concatenate([self.tag, ids, self.end]), len(self.tag)
 
+    def pieces(self, ids: np.ndarray) -> list[Piece]:
+        """Those of a document: none if it is empty, several for upsampling."""
+        return [self(ids)] * int(self.times(np.array(len(ids)))) if len(ids) else []
+
     def lengths(self, lengths: np.ndarray) -> np.ndarray:
         """The tokens of pieces, for those of documents."""
         return lengths + len(self.tag) + len(self.end)
@@ -52,17 +56,6 @@ class Tagging:
         """How often documents of these numbers of tokens come in a pass."""
         upsampled = lengths >= (self.cfg.upsample_from or np.inf)
         return np.where(upsampled, self.cfg.upsample_times, 1)
-
-
-class TaggedDocuments:
-    """Documents, tokenized and tagged; arguments as in `Tagging`."""
-
-    def __init__(self, tokenizer: Any, cfg: TextConfig) -> None:
-        self.encoder, self.tagging = Encoder(tokenizer), Tagging(tokenizer, cfg)
-
-    def __call__(self, documents: Iterable[Document]) -> Iterator[Piece]:
-        for ids in filter(len, self.encoder(documents)):
-            yield from [self.tagging(ids)] * int(self.tagging.times(np.array(len(ids))))
 
 
 def windows(pieces: Iterable[Piece], size: int, anchor: int) -> Iterator[dict[str, Tensor]]:
@@ -131,17 +124,6 @@ class WindowedDocuments(Drawn):
             yield tokens[left:right], min(max(tag - left, 0), right - left)
 
 
-class WindowedStream(TokenizedStream):
-    """The windows of a stream; each rank and worker fills windows with the documents that it reads."""
-
-    def __init__(self, texts: Iterable[Document], tokenizer: Any, cfg: TextConfig, fixed: bool) -> None:
-        super().__init__(texts, tokenizer, cfg.max_seq_len, split=True, fixed=fixed)
-        self.documents, self.anchor = TaggedDocuments(tokenizer, cfg), anchor_id(tokenizer)
-
-    def examples(self) -> Iterator[dict[str, Any]]:
-        return windows(self.documents(self.texts), self.max_seq_len, self.anchor)
-
-
 class CausalLMCollator:
     """Pads windows to a batch: (batch, length) `input_ids`, `attention_mask`, `document_ids` and `labels`;
     (batch,) `draw`. The labels are not shifted, since transformers does so.
@@ -166,6 +148,7 @@ class CausalLMCollator:
             "document_ids": documents,
             "labels": ids.masked_fill(unlabelled, IGNORED),
             "draw": torch.tensor([example["draw"] for example in examples]),
+            **placed(examples),
         }
 
     def eligible(self, batch: Batch) -> Tensor:

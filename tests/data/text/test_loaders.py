@@ -103,7 +103,7 @@ def test_evaluation_takes_the_last_batch_that_is_not_full(corpus, kind):
 
 @pytest.mark.parametrize(("packed", "expected"), [(False, TokenizedStream), (True, PackedStream)])
 def test_streams_are_packed_when_asked(stream, packed, expected):
-    assert type(build(stream, packed=packed).dataloader.dataset) is expected
+    assert type(build(stream, packed=packed).dataloader.dataset.stream) is expected
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])

@@ -1,6 +1,7 @@
 """MDS shards through mosaicml-streaming, where it is installed."""
 
 import pytest
+from streams import same
 
 from cadenza.data import DataError, TextConfig, build_dataspec, documents, train_wordpiece
 
@@ -42,6 +43,27 @@ def test_batches_of_shards_train_anew_in_each_pass(shards):
     first, second = ([set(batch["draw"].tolist()) for batch in loader] for _ in range(2))
     assert len(set().union(*first)) == 380, "whole batches of 384"
     assert not set().union(*first) & set().union(*second), "other draws, and so other masks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_go_on_behind_a_checkpoint(shards, workers):
+    """In the second pass, which is shuffled otherwise than the first one."""
+    tokenizer, shards.num_workers = train_wordpiece(TEXTS, 300), workers
+
+    def loader():
+        return build_dataspec(shards, tokenizer, train=True, batch_size=10, seed=1).dataloader
+
+    one = loader()
+    list(one)
+    second = iter(one)
+    for _ in range(5):
+        next(second)
+    state = one.dataset.state_dict(50, True)
+    rest = list(second)
+    resumed = loader()
+    resumed.dataset.load_state_dict(state)
+    assert same(list(resumed), rest)
 
 
 def test_what_is_missing_is_said(shards, tmp_path):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from words import tokenized
+from words import TaggedDocuments, tokenized
 
 from cadenza.data import (
     DataError,
@@ -29,7 +29,6 @@ from cadenza.data import (
     train_wordpiece,
     unigram_entropy,
 )
-from cadenza.data.text.datasets.windows import TaggedDocuments
 from cadenza.data.text.vocabulary import TRAINERS
 
 SENTENCES = [f"the {a} {b} jumps over {n} lazy dogs" for n in range(8) for a in "abcde" for b in "fghij"]

@@ -98,39 +98,35 @@ def test_rows_are_packed_by_the_window(monkeypatch):
     assert packed[5]["input_ids"].tolist() == together.tolist()
 
 
-def stream_of(lengths, capacity):
-    """The lengths in each row of a stream of such sequences, and how many were read when it came."""
-    read = []
+class Lengths(Words):
+    """Tokenizes a number as so many tokens."""
 
-    def sequences():
-        for length in lengths:
-            read.append(length)
-            yield np.full(length, 7, dtype=np.int32)
-
-    for row in PackedStream([], Words(), capacity, False).framed(sequences()):
-        yield row["document_ids"].bincount()[1:].tolist(), len(read)
+    def __call__(self, texts, **_):
+        return {"input_ids": [[7] * int(text) for text in texts]}
 
 
-def test_the_emptier_half_of_a_streams_rows_waits(monkeypatch):
-    """Of rows of 9, 8, 7, 6 and 6 those at the median and above go; the others meet the next window."""
+def stream_of(bodies, capacity):
+    """The lengths in each row of a stream of documents of so many tokens; [CLS] and [SEP] are two more."""
+    for row in PackedStream(list(map(str, bodies)), Lengths(), capacity, False):
+        yield row["document_ids"].bincount()[1:].tolist()
+
+
+def test_a_streams_windows_are_packed_one_by_one(monkeypatch):
+    """The gap beside 6 would hold 4, of the next window."""
     monkeypatch.setattr(packing, "WINDOW", 5)
-    lengths = [6, 9, 7, 6, 8, 4, 4, 10, 9, 2]
-    rows = list(stream_of(lengths, 10))
-    assert rows[:3] == [([9], 5), ([8], 5), ([7], 5)]
-    assert rows[3:] == [([10], 10), ([6, 4], 10), ([6, 4], 10), ([9], 10), ([2], 10)]
+    rows = list(stream_of([4, 7, 5, 4, 6, 2, 2, 8, 7, 1], 10))
+    assert rows[:5] == [[9], [8], [7], [6], [6]]
+    assert rows[5:] == [[10], [9], [4, 4], [3]]
 
 
-def test_rows_that_are_all_but_full_do_not_wait(monkeypatch):
-    """993 of 1000 is full, though most rows hold more; 992 is not."""
-    monkeypatch.setattr(packing, "WINDOW", 5)
-    rows = list(stream_of([1000, 992, 1000, 993, 1000, 8], 1000))
-    assert rows == [([1000], 5), ([1000], 5), ([1000], 5), ([993], 5), ([992, 8], 6)]
-
-
-def test_documents_that_nothing_fits_do_not_hold_a_stream_up(monkeypatch):
-    monkeypatch.setattr(packing, "WINDOW", 50)
-    row, read = next(stream_of([77] * 5000, 128))
-    assert (row, read) == ([77], 50)
+def test_a_streams_rows_are_those_of_a_finite_source_in_its_order(monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 500)
+    source = tokenized(texts(), Words(), 128)
+    windows = [range(start, start + 500) for start in range(0, 3000, 500)]
+    plain = [[w[i] for i in row] for w in windows for row in first_fit(source.lengths()[w], 128)]
+    rows = list(PackedStream(texts(), Words(), 128, False))
+    expected = [np.concatenate(source.sequences(row)).tolist() for row in plain]
+    assert [row["input_ids"].tolist() for row in rows] == expected
 
 
 def dataspec(train, packed=True):

@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from words import Tagged, Words, texts, windowed
+from words import Tagged, TaggedDocuments, Words, texts, windowed
 
 from cadenza.data import DataError, TextConfig, build_causal_dataspec, documents, train_wordpiece
+from cadenza.data.text.datasets.window_streams import WindowedStream
 from cadenza.data.text.datasets.windows import (
     CausalLMCollator,
-    TaggedDocuments,
-    WindowedStream,
     anchor_id,
     end_id,
     windows,
