@@ -9,7 +9,7 @@ from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
 from cadenza.data.text.finite import Finite, is_eval, is_finite
 from cadenza.data.text.hub_sets import HubDocuments, hub_stream
-from cadenza.data.text.mds import mds_documents
+from cadenza.data.text.mds import mds_documents, mds_texts
 
 
 def documents(cfg: TextConfig, train: bool, seed: int = 0) -> list[Document] | Iterable[Document]:
@@ -55,7 +55,7 @@ def train_texts_made_of(cfg: TextConfig) -> dict[str, Any] | None:
 
 def _of_all_ranks(cfg: TextConfig) -> Iterable[Document]:
     """A stream that isn't divided among ranks: the same text whatever their number."""
-    return mds_documents(cfg, True, 0) if cfg.source == "mds" else hub_stream(cfg, True, 0, whole=True)
+    return mds_texts(cfg) if cfg.source == "mds" else hub_stream(cfg, True, 0, whole=True)
 
 
 def streamed(cfg: TextConfig, train: bool) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 from streams import same
 
-from cadenza.data import DataError, TextConfig, build_dataspec, documents, train_wordpiece
+from cadenza.data import DataError, TextConfig, build_dataspec, documents, train_texts, train_wordpiece
 
 streaming = pytest.importorskip("streaming", reason="NOT VERIFIED HERE: needs mosaicml-streaming")
 TEXTS = [f"document number {n} says {n * n}" for n in range(400)]
@@ -73,3 +73,15 @@ def test_what_is_missing_is_said(shards, tmp_path):
         documents(TextConfig(source="mds", local=str(tmp_path / "none")), train=True)
     with pytest.raises(DataError, match="a row of the stream has no 'body'; it has id, text"):
         list(documents(TextConfig(source="mds", local=shards.local, text_field="body"), train=True))
+
+
+def test_one_of_several_ranks_reads_all_of_the_shards_by_itself(shards, monkeypatch):
+    """For a tokenizer: what reads them for training would wait for the other ranks."""
+    from composer.utils import dist
+
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(streaming, "StreamingDataset", None)
+    assert list(train_texts(shards)) == TEXTS[:300]
+    shards.remote = "s3://somewhere"
+    with pytest.raises(DataError, match=r"^tokenizer.name: a tokenizer is trained on one rank, which can't"):
+        list(train_texts(shards))
