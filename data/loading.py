@@ -69,7 +69,8 @@ def data_loader(
     if counts is not None:
         needed = batch_size * dist.get_world_size() if train else 1
         if len(dataset) < needed:
-            raise DataError(f"data.source: {cfg.source} gives {counts} for {part}; a batch takes {needed}")
+            names = ", ".join(getattr(cfg, "names", [cfg.source]))
+            raise DataError(f"data.source: {names} gives {counts} for {part}; a batch takes {needed}")
         sampler = EpochSampler(dataset, train, seed)
     options: dict[str, Any] = {
         "batch_size": batch_size,

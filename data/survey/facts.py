@@ -80,7 +80,7 @@ def facts(documents: Iterable[Document], tokenizer: Any, cfg: TextConfig, causal
         found.append(len(ids))
         sequences += [] if causal else [len(row) + 2 for row in cut(ids, special)]
     if not found:
-        raise DataError(f"data.source: {cfg.source} gives no document")
+        raise DataError(f"data.source: {', '.join(cfg.names)} gives no document")
     lengths = np.array(found, dtype=np.int64)
     rows = _windows(lengths, tokenizer, cfg) if causal else np.array(sequences, dtype=np.int64)
     cuts = not causal and cfg.long_documents == "truncate"

@@ -16,7 +16,7 @@ def lines(facts: Facts, tokenizer: Any, cfg: TextConfig, partly: bool) -> list[s
 
 def title(cfg: TextConfig) -> str:
     """The source, and what it is used for."""
-    return f"{', '.join([cfg.source] if isinstance(cfg.source, str) else cfg.source)}, for training"
+    return f"{', '.join(cfg.names)}, for training"
 
 
 def _documents(facts: Facts, cfg: TextConfig, partly: bool) -> str:

@@ -174,6 +174,12 @@ class TextConfig:
             )
 
     @property
+    def names(self) -> list[str]:
+        """The sources, those of a mixture included."""
+        sources = [part.source for part, _ in self.parts()]
+        return [name for source in sources for name in ([source] if isinstance(source, str) else source)]
+
+    @property
     def field(self) -> tuple[str, str]:
         """The option that names the field of a document, and the field's name."""
         return ("ids_field", self.ids_field) if self.ids_field else ("text_field", self.text_field)

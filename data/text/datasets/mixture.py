@@ -10,7 +10,32 @@ import numpy as np
 from cadenza.data.draws import Drawn
 
 
-class Mixture(Drawn):
+class Parts(Drawn):
+    """Rows of several data sets, `parts`, indexed by draw."""
+
+    parts: Sequence[Any]
+
+    def place(self, draw: int) -> tuple[int, int]:
+        """The part of a draw, and the row in it."""
+        raise NotImplementedError
+
+    def __getitem__(self, draw: int) -> dict[str, Any]:
+        part, row = self.place(draw)
+        return {**self.parts[part][row], "draw": draw}
+
+    def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
+        """Those of a batch, which each part reads together."""
+        places = [self.place(draw) for draw in draws]
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for part in sorted({part for part, _ in places}):
+            rows, dataset = [row for of, row in places if of == part], self.parts[part]
+            together = getattr(dataset, "__getitems__", None)
+            read = together(rows) if together else map(dataset.__getitem__, rows)
+            found.update(((part, row), example) for row, example in zip(rows, read, strict=True))
+        return [{**found[place], "draw": draw} for place, draw in zip(places, draws, strict=True)]
+
+
+class Mixture(Parts):
     """Rows of `parts`, each of which gives its share of every epoch; indexed by draw.
 
     An epoch has as many rows as all parts together. A part goes on where the last epoch left it: each of its
@@ -31,12 +56,12 @@ class Mixture(Drawn):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def __getitem__(self, draw: int) -> dict[str, Any]:
+    def place(self, draw: int) -> tuple[int, int]:
         epoch, place = divmod(draw, len(self))
         part = bisect_right(self.starts, place) - 1
         drawn = epoch * self.counts[part] + place - self.starts[part]
         pass_, index = divmod(drawn, len(self.parts[part]))
-        return {**self.parts[part][int(self.order(part, pass_)[index])], "draw": draw}
+        return part, int(self.order(part, pass_)[index])
 
     def __reduce__(self) -> tuple[Any, ...]:
         shares = [count / len(self) for count in self.counts]
@@ -46,7 +71,7 @@ class Mixture(Drawn):
         return np.random.default_rng([self.seed, part, pass_]).permutation(len(self.parts[part]))
 
 
-class Joined(Drawn):
+class Joined(Parts):
     """The rows of `parts`, one part after another."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
@@ -55,10 +80,10 @@ class Joined(Drawn):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def __getitem__(self, draw: int) -> dict[str, Any]:
+    def place(self, draw: int) -> tuple[int, int]:
         index = draw % len(self)
         part = bisect_right(self.starts, index) - 1
-        return {**self.parts[part][index - self.starts[part]], "draw": draw}
+        return part, index - self.starts[part]
 
 
 def apportioned(total: int, shares: Sequence[float]) -> list[int]:

@@ -68,6 +68,14 @@ def test_a_draw_stands_for_the_same_row_each_time():
     assert first[50]["draw"] == 50
 
 
+def test_a_batch_has_the_rows_of_its_draws():
+    draws = [90, 3, 46, 3, 140]
+    for dataset in (Mixture(sets(), [0.5, 0.3, 0.2], seed=3), Joined(sets())):
+        for draw, row in zip(draws, dataset.__getitems__(draws), strict=True):
+            assert row["draw"] == draw
+            assert row["input_ids"].tolist() == dataset[draw]["input_ids"].tolist()
+
+
 def test_evaluation_takes_every_row_once():
     joined = Joined(sets())
     assert kinds(joined, range(47)) == [
