@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from cadenza.algorithms import apply_post_training_quantization
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.sources import finite
+from cadenza.data.text.finite import Finite
 from cadenza.options import Choice, Range, Text, check, option
 from cadenza.quantization.formats import FORMATS, require_library
 from cadenza.studies import cells, ptq_findings, ptq_metrics, report
@@ -151,7 +151,7 @@ def _windows(cfg: Sweep, name: str) -> Tensor:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name)
-    texts, ids = finite(cfg.text, TextConfig(), "text"), []
+    texts, ids = list(Finite(cfg.text, TextConfig(), "text")), []
     for text in texts:
         ids += tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) > 4 * cfg.windows * cfg.window:

@@ -16,7 +16,7 @@ from torch import Tensor
 from cadenza.algorithms import apply_bf16_safe_rope
 from cadenza.attention.rotary.tables import tables
 from cadenza.data.text.config import TextConfig
-from cadenza.data.text.sources import finite
+from cadenza.data.text.finite import Finite
 from cadenza.options import Range
 from cadenza.studies import report
 from cadenza.studies.checks import StudyError, causal, count, guarded, number, plots
@@ -153,7 +153,7 @@ def ids_of(text: str, folder: str, length: int) -> Tensor:
         DataError: the file can't be read.
     """
     tokenizer = causal(folder, length)
-    content = " ".join(finite(text, TextConfig(), "--text"))
+    content = " ".join(Finite(text, TextConfig(), "--text"))
     ids = tokenizer(content, return_tensors="pt")["input_ids"][:, :length]
     if ids.shape[1] < length:
         raise StudyError(f"--text: {text} has {ids.shape[1]} tokens; --tokens asks for {length}")

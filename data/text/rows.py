@@ -1,9 +1,11 @@
 """The document of rows: the text or the token ids in one field of each."""
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from cadenza.data.errors import BadRow, check_field
 from cadenza.data.text.bad_rows import kept
@@ -26,6 +28,9 @@ class Texts:
         if hasattr(self.rows, "next_epoch"):
             self.rows.next_epoch = epoch  # pyright: ignore[reportAttributeAccessIssue]
         if hasattr(self.rows, "set_epoch"):
+            if get_worker_info() is not None:
+                # Processes that load share one number, and two that add to it at once make it too large.
+                self.rows = copy.deepcopy(self.rows)
             self.rows.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -6,7 +6,7 @@ import torch
 from plain_hash import GAMMA, plain_uniform, splitmix
 
 from cadenza.data import MaskedLMCollator
-from cadenza.data.draws import scramble, uniform
+from cadenza.data.draws import scramble, uniform, uniform_at
 
 PUBLISHED = [  # the first numbers of SplitMix64 from the state 1234567
     6457827717110365317,
@@ -58,12 +58,11 @@ def test_augmentation_draws_by_seed_draw_and_column():
 
 @pytest.mark.parametrize("seed", [0, 17, 18])
 def test_masks_draw_by_seed_stream_draw_and_column(seed):
-    made = MaskedLMCollator(Letters(), 0.3, 64, seed)
-    draws = [0, 5, 2**40 + 5]
-    for stream in range(3):
-        drawn = made._uniform(torch.tensor(draws), 4, stream)
-        plain = [[plain_uniform(4 * seed + stream, d, c) for c in range(4)] for d in draws]
-        assert drawn.tolist() == plain
+    draws, rows, columns = [0, 5, 2**40 + 5], np.array([2, 0, 2]), np.array([1, 3, 3])
+    for key in range(4 * seed, 4 * seed + 3):
+        plain = [[plain_uniform(key, d, c) for c in range(4)] for d in draws]
+        assert uniform(key, draws, 4).tolist() == plain
+        assert uniform_at(key, draws, rows, columns).tolist() == [plain[2][1], plain[0][3], plain[2][3]]
 
 
 def plain_mask(ids, draw, seed, ratio):
@@ -116,10 +115,5 @@ def test_the_one_label_of_a_batch_without_any_is_the_likeliest():
 
 
 def test_no_two_seeds_and_streams_share_numbers():
-    draws = torch.arange(5)
-    drawn = [
-        MaskedLMCollator(Letters(), 0.3, 64, seed)._uniform(draws, 8, stream)
-        for seed in (16, 17, 18)
-        for stream in range(3)
-    ]
-    assert len({each.numpy().tobytes() for each in drawn}) == 9
+    drawn = [uniform(4 * seed + stream, range(5), 8) for seed in (16, 17, 18) for stream in range(3)]
+    assert len({each.tobytes() for each in drawn}) == 9

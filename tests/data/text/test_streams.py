@@ -132,3 +132,15 @@ def test_a_stream_without_a_batch_is_said(train, workers):
         list(loader(["[SEP]", "", " "] * 9))
     once = 2 if train else 3  # each process reads all nine
     assert len(list(loader(TEXTS[:9]))) == once * max(workers, 1)
+
+
+def test_a_process_that_loads_has_a_pass_of_its_own(asked, monkeypatch):
+    """Data sets of the Hub share their pass among processes, which would raise it together."""
+    texts = documents(TextConfig(source="c4"), train=True)
+    rows = texts.rows
+    texts.set_epoch(1)
+    assert rows.epoch == 1
+    monkeypatch.setattr("cadenza.data.text.rows.get_worker_info", lambda: object())
+    texts.set_epoch(2)
+    assert (rows.epoch, texts.rows.epoch) == (1, 2)
+    assert sorted(texts) == sorted(Texts(rows, TextConfig()))
