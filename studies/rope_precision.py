@@ -153,7 +153,7 @@ def ids_of(text: str, folder: str, length: int) -> Tensor:
         DataError: the file can't be read.
     """
     tokenizer = causal(folder, length)
-    content = " ".join(Finite(text, TextConfig(), "--text"))
+    content = " ".join(map(str, Finite(text, TextConfig(), "--text")))
     ids = tokenizer(content, return_tensors="pt")["input_ids"][:, :length]
     if ids.shape[1] < length:
         raise StudyError(f"--text: {text} has {ids.shape[1]} tokens; --tokens asks for {length}")

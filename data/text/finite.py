@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import IO, Any
 
-from cadenza.data.errors import DataError
+from cadenza.data.errors import DataError, one_line
 from cadenza.data.text import python_docs
 from cadenza.data.text.bad_rows import kept
 from cadenza.data.text.config import TextConfig
@@ -82,7 +82,7 @@ class Finite:
     def made_of(self) -> dict[str, Any]:
         """What the documents depend on: path, size and time of each file, and the options of reading."""
         options = {name: getattr(self.cfg, name) for name in OPTIONS}
-        return {"files": [_state(path) for path in self.files], "options": options}
+        return {"files": [_state(path, self.key) for path in self.files], "options": options}
 
     def __iter__(self) -> Iterator[Document]:
         found = kept(self._rows(), self.cfg.on_bad_row == "skip", self.where, self.say)
@@ -92,6 +92,8 @@ class Finite:
         self.passed, self.open = 0, None
         for path in self.files:
             if path == DOCS:
+                if self.cfg.ids_field is not None:
+                    raise DataError(f"data.ids_field: {DOCS} holds text alone; name files with token ids")
                 yield from python_docs.python_docs()
                 continue
             yield from documents_of(path, self.cfg, self.key, self._watch)
@@ -142,8 +144,11 @@ def _size(path: str) -> int:
     return 0 if path == DOCS else os.path.getsize(path)
 
 
-def _state(path: str) -> list[Any]:
+def _state(path: str, key: str) -> list[Any]:
     if path == DOCS:
         return [DOCS, python_docs.digest()]
-    stat = os.stat(path)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{key}: {path} can't be read ({one_line(error)})") from error
     return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]

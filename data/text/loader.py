@@ -18,6 +18,7 @@ from cadenza.data.text.datasets.sequences import TokenizedDocuments, TokenizedSt
 from cadenza.data.text.datasets.window_streams import WindowedStream
 from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments
 from cadenza.data.text.masking import IGNORED, Batch, MaskedLMCollator
+from cadenza.data.text.mixed import key_of
 from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.prepared.prepare import Prepared, prepared
 from cadenza.data.text.sources import stream, streamed
@@ -94,18 +95,21 @@ def prepare_parts(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> lis
     """
     parts = cfg.parts()
     if not train and cfg.eval_source is not None:
-        parts = [(replace(cfg, source="python_docs", mixture=None), 1.0)]  # `source` isn't read
-    limits = [cfg.eval_documents] * len(parts)
-    if cfg.eval_documents is not None and len(parts) > 1:
-        limits = [max(n, 1) for n in apportioned(cfg.eval_documents, [share for _, share in parts])]
+        return [(prepared(replace(cfg, source="python_docs", mixture=None), tokenizer, cut, False), 1.0)]
+    limits: list[int | None] = [cfg.eval_documents] * len(parts)
+    if cfg.eval_documents is not None:
+        limits = [*apportioned(cfg.eval_documents, [share for _, share in parts])]
     return [
-        (prepared(replace(part, eval_documents=limit), tokenizer, cut, train), share)
-        for (part, share), limit in zip(parts, limits, strict=True)
+        (prepared(replace(part, eval_documents=limit), tokenizer, cut, train, key_of(cfg, index)), share)
+        for index, ((part, share), limit) in enumerate(zip(parts, limits, strict=True))
+        if train or limit != 0
     ]
 
 
 def prepare(cfg: TextConfig, tokenizer: Any, causal: bool) -> dict[str, list[Prepared]]:
     """The prepared rows `to train on` and `to evaluate`, of each source, made if they aren't there yet.
+
+    Those of `data.other_eval` are among them.
 
     Raises:
         DataError: a stream, and errors of `prepared`.
@@ -114,9 +118,16 @@ def prepare(cfg: TextConfig, tokenizer: Any, causal: bool) -> dict[str, list[Pre
     found = {}
     for name, train in (("to train on", True), ("to evaluate", False)):
         if streamed(cfg, train):
-            right = "data.stream=false downloads a Hub data set"
+            right = (
+                "mds is tokenized while it is read"
+                if cfg.source == "mds"
+                else ("data.stream=false downloads a Hub data set")
+            )
             raise DataError(f"data.source: {cfg.source} is a stream; {right}")
         found[name] = [part for part, _ in prepare_parts(cfg, tokenizer, cut, train)]
+    for name, source in cfg.other_eval.items():
+        other = replace(cfg, source="python_docs", mixture=None, eval_source=source)
+        found[f"to evaluate, {name}"] = [prepared(other, tokenizer, cut, False)]
     return found
 
 
@@ -126,11 +137,24 @@ def _finite(
     """The data set of all sources, made of each by `of`, and its size in words."""
     found, shares = zip(*prepare_parts(cfg, tokenizer, cut, train), strict=True)
     sets = [of(part) for part in found]
-    if empty := [index for index, rows in enumerate(sets) if len(sets) > 1 and not len(rows)]:
-        raise DataError(f"data.mixture[{empty[0]}] gives no rows to {'train on' if train else 'evaluate'}")
-    joined = sets[0] if len(sets) == 1 else Mixture(sets, shares, seed) if train else Joined(sets)
+    if train and len(sets) > 1:
+        joined: Any = Mixture(sets, shares, seed)
+        _refuse_unread(cfg, sets, joined.counts)
+    else:
+        joined = sets[0] if len(sets) == 1 else Joined(sets)
     joined.unknown_share = unknown_share(found)
     return joined, f"{sum(part.documents for part in found)} documents and {len(joined)} sequences"
+
+
+def _refuse_unread(cfg: TextConfig, sets: list[Drawn], counts: list[int]) -> None:
+    """Raise for a source of a mixture of which no row would be trained on."""
+    for index, (rows, count) in enumerate(zip(sets, counts, strict=True)):
+        if not len(rows):
+            right = "give it more text, or name evaluation text in data.eval_source"
+            raise DataError(f"{key_of(cfg, index)} gives no rows to train on; {right}")
+        if not count:
+            problem = f"its weight gives it none of the {sum(counts):,} rows of an epoch"
+            raise DataError(f"data.mixture[{index}]: {problem}; raise it, or leave the source out")
 
 
 def unknown_share(parts: tuple[Prepared, ...]) -> float:

@@ -68,7 +68,11 @@ def ids_of(row: Any, field: str, where: str) -> np.ndarray:
     Raises:
         BadRow: there is no such field, or something else in it; the message names `where`.
     """
-    ids = np.asarray(_value(row, field, where, "ids_field"))
+    value = _value(row, field, where, "ids_field")
+    try:
+        ids = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        ids = np.asarray(None)
     if ids.size == 0:
         return np.zeros(0, dtype=np.int32)
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:

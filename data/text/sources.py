@@ -10,6 +10,7 @@ from cadenza.data.text.encoding import Document
 from cadenza.data.text.finite import Finite, is_eval, is_finite
 from cadenza.data.text.hub_sets import HubDocuments, hub_stream
 from cadenza.data.text.mds import mds_documents, mds_texts
+from cadenza.data.text.mixed import key_of
 
 
 def documents(cfg: TextConfig, train: bool, seed: int = 0) -> list[Document] | Iterable[Document]:
@@ -29,7 +30,11 @@ def each_document(cfg: TextConfig, train: bool, seed: int = 0) -> Iterable[Docum
     if streamed(cfg, train):
         return stream(cfg, train, seed)
     parts = cfg.parts()[:1] if not train and cfg.eval_source is not None else cfg.parts()
-    found = (document for part, _ in parts for document in _of_part(part, train))
+    found = (
+        document
+        for index, (part, _) in enumerate(parts)
+        for document in _of_part(part, train, key=key_of(cfg, index))
+    )
     return islice(found, None if train else cfg.eval_documents)
 
 
@@ -38,10 +43,12 @@ def train_texts(cfg: TextConfig, limit: int = 100_000) -> Iterator[Any]:
 
     Of a mixture, each source gives as large a part of them as of the rows.
     """
-    if cfg.ids_field is not None:
+    parts = cfg.parts()
+    if any(part.ids_field is not None for part, _ in parts):
         raise DataError("data.ids_field: ids have no text to train a tokenizer on; name the one they are of")
-    for part, share in cfg.parts():
-        found = _of_part(part, True, say=_nothing) if not streamed(part, True) else _of_all_ranks(part)
+    for index, (part, share) in enumerate(parts):
+        finite = not streamed(part, True)
+        found = _of_part(part, True, _nothing, key_of(cfg, index)) if finite else _of_all_ranks(part)
         yield from islice(found, max(round(share * limit), 1))
 
 
@@ -49,7 +56,8 @@ def train_texts_made_of(cfg: TextConfig) -> dict[str, Any] | None:
     """What `train_texts` depends on; None of a stream."""
     if streamed(cfg, True):
         return None
-    sources = [(*whole(part, True), share) for part, share in cfg.parts()]
+    parts = enumerate(cfg.parts())
+    sources = [(*whole(part, True, key_of(cfg, index)), share) for index, (part, share) in parts]
     return {"sources": [[source.made_of(), divided, share] for source, divided, share in sources]}
 
 
@@ -83,8 +91,12 @@ def stream(cfg: TextConfig, train: bool, seed: int) -> Iterable[Document]:
     return (mds_documents if cfg.source == "mds" else hub_stream)(cfg, train, seed)
 
 
-def whole(cfg: TextConfig, train: bool) -> tuple[Finite | HubDocuments, float | None]:
+def whole(
+    cfg: TextConfig, train: bool, key: str = "data.source"
+) -> tuple[Finite | HubDocuments, float | None]:
     """The source that the documents of a config without a mixture are read from, as a whole.
+
+    Error messages begin with `key`.
 
     With it comes the share of its documents that is for evaluation; None: all of them are for one purpose.
     """
@@ -92,12 +104,12 @@ def whole(cfg: TextConfig, train: bool) -> tuple[Finite | HubDocuments, float | 
         return Finite(cfg.eval_source, cfg, "data.eval_source"), None
     if not is_finite(cfg.source):
         return HubDocuments(cfg, train), None
-    return Finite(cfg.source, cfg, "data.source"), None if cfg.eval_source is not None else cfg.eval_fraction
+    return Finite(cfg.source, cfg, key), None if cfg.eval_source is not None else cfg.eval_fraction
 
 
-def _of_part(cfg: TextConfig, train: bool, say: Any = None) -> Iterator[Document]:
+def _of_part(cfg: TextConfig, train: bool, say: Any = None, key: str = "data.source") -> Iterator[Document]:
     """The documents of a config without a mixture, whose source is read as a whole."""
-    found, divided = whole(cfg, train)
+    found, divided = whole(cfg, train, key)
     found.say = say
     if divided is None:
         return iter(found)

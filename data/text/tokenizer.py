@@ -11,7 +11,7 @@ from typing import Any
 
 from cadenza.data import hub
 from cadenza.data.errors import DataError, one_line
-from cadenza.data.places import cache_folder
+from cadenza.data.places import cache_folder, why_unwritable
 from cadenza.data.ranks import from_first_rank
 from cadenza.data.text.prepared.key import key_of
 from cadenza.data.text.tokenizer_config import TokenizerConfig
@@ -80,7 +80,10 @@ def _digest(corpus: list[str], options: Any = None) -> str:
 
 def _save(tokenizer: Any, folder: Path) -> None:
     """Save whole or not at all, so that another process never reads half a tokenizer."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if why := why_unwritable(folder.parent):
+        raise DataError(
+            f"tokenizer.cache_dir: {folder.parent} can't be written to ({why}); name another folder"
+        )
     temporary = tempfile.mkdtemp(dir=folder.parent)
     tokenizer.save_pretrained(temporary)
     try:

@@ -9,6 +9,7 @@ from composer.core import DataSpec
 
 from cadenza.data import DataError
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.files.paths import is_local, paths_of
 
 
 def other_data(cfg: TextConfig, build: Callable[[TextConfig], DataSpec]) -> dict[str, DataSpec]:
@@ -21,7 +22,9 @@ def other_data(cfg: TextConfig, build: Callable[[TextConfig], DataSpec]) -> dict
     for name, source in cfg.other_eval.items():
         _refuse_trained(name, source, cfg)
         try:
-            found[name] = build(replace(cfg, source=source, eval_source=source, other_eval={}))
+            found[name] = build(
+                replace(cfg, source="python_docs", mixture=None, eval_source=source, other_eval={})
+            )
         except DataError as error:
             key = f"data.other_eval.{name}"
             text = str(error).removeprefix("data.eval_source: ").removeprefix("data.source: ")
@@ -30,7 +33,7 @@ def other_data(cfg: TextConfig, build: Callable[[TextConfig], DataSpec]) -> dict
 
 
 def _refuse_trained(name: str, source: str | list[str], cfg: TextConfig) -> None:
-    trained = _places(source) & _places(cfg.source)
+    trained = _places(source) & _places(cfg.names)
     if trained:
         found = Path(min(trained)).name
         raise DataError(
@@ -39,4 +42,12 @@ def _refuse_trained(name: str, source: str | list[str], cfg: TextConfig) -> None
 
 
 def _places(source: str | list[str]) -> set[str]:
-    return {os.path.realpath(each) for each in ([source] if isinstance(source, str) else source)}
+    """Files by their real paths; other sources by their names. What can't be read is told of later."""
+    found: set[str] = set()
+    for name in [source] if isinstance(source, str) else source:
+        try:
+            paths = paths_of(name, "") if is_local(name) else [name]
+        except DataError:
+            paths = [name]
+        found.update(map(os.path.realpath, paths))
+    return found

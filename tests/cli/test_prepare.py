@@ -41,6 +41,14 @@ def test_what_is_made_is_printed(folder, capsys, objective):
     assert made.startswith(f"{kept}: 0.")
 
 
+def test_other_texts_are_prepared_too(folder, capsys):
+    (folder / "other.txt").write_text("number 5 is 5 more than 0")
+    assert main(["prepare", "tiny.yaml", "data.other_eval={general: other.txt}"]) == 0
+    _, _, other, *made = capsys.readouterr().out.splitlines()
+    assert other.startswith("to evaluate, general: 1 documents, 1 rows of ")
+    assert len(made) == 2
+
+
 def test_a_run_then_reads_no_text(folder, monkeypatch):
     """Neither for the tokenizer nor for the rows."""
     assert main(["prepare", "tiny.yaml"]) == 0

@@ -22,6 +22,8 @@ def listed(words: str | list[str]) -> list[str]:
         raise DataError(f"{KEY}: {where} has no word in it; name words, or leave {KEY} out")
     if wrong := [word for word in found if not word or word != word.strip()]:
         raise DataError(f"{KEY}: {shown(wrong)} is empty or has white space around it; name the word alone")
+    if odd := [word for word in found if not word.isprintable()]:
+        raise DataError(f"{KEY}: {shown(odd)} must hold printable characters alone")
     if twice := [word for word, count in Counter(found).items() if count > 1]:
         raise DataError(f"{KEY}: {where} has {shown(twice)} twice; name each word once")
     return found

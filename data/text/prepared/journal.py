@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from cadenza.data.errors import DataError, one_line
 from cadenza.data.text.prepared.rows import Rows, write
 
 STEP = 1 << 20  # tokens after which what was prepared is written down, at first
@@ -46,6 +48,8 @@ class Journal:
             values = json.loads((folder / NAME).read_text())
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise damaged(folder, error) from error
         parts = {name: Part(**counts) for name, counts in values.pop("parts").items()}
         return cls(**values, parts=parts)
 
@@ -57,7 +61,16 @@ class Journal:
 
     def rows(self, folder: Path, part: str, documents: int | None) -> Rows:
         """The rows of `part`; `documents` as in `Rows`."""
-        return Rows([_path(folder, part, number) for number in range(self.parts[part].files)], documents)
+        paths = [_path(folder, part, number) for number in range(self.parts[part].files)]
+        try:
+            return Rows(paths, documents)
+        except (OSError, pa.ArrowException, StopIteration) as error:
+            raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> DataError:
+    """What to say of a folder that can't be read."""
+    return DataError(f"data.cache_dir: {folder} is damaged ({one_line(error)}); remove it")
 
 
 class Writer:

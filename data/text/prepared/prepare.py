@@ -47,13 +47,15 @@ class Prepared:
         return self.counts.documents if limit is None else min(limit, self.counts.documents)
 
 
-def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> Prepared:
+def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool, key: str = "data.source") -> Prepared:
     """The rows to train on or to evaluate of a config with a finite source, prepared if they aren't yet.
+
+    Error messages of the source begin with `key`.
 
     Raises:
         DataError: text that can't be read, mostly unknown text, or a folder that can't be written to.
     """
-    text, divided = whole(cfg, train)
+    text, divided = whole(cfg, train, key)
     made_of = {
         **text.made_of(),
         "tokenizer": tokenizer_digest(tokenizer),
@@ -66,9 +68,9 @@ def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> Prepared
     journal = Journal.load(folder)
     if journal is None:
         raise DataError(f"data.cache_dir: {folder} isn't whole; remove it")
-    for line in journal.said:
-        show(line)
     part = "train" if train or divided is None else "eval"
+    for line in journal.said if part == "train" else ():  # once of a source
+        show(line)
     rows = journal.rows(folder, part, None if train else cfg.eval_documents)
     return Prepared(rows, journal.parts[part], folder)
 
@@ -89,8 +91,8 @@ def _prepare(folder: Path, text: Any, task: _Task) -> None:
         if folder.is_dir():  # by the process that had the lock
             return
         unfinished = folder.with_suffix(".unfinished")
-        unfinished.mkdir(exist_ok=True)
         try:
+            unfinished.mkdir(exist_ok=True)
             _written(unfinished, text, task)
         except DataError:
             shutil.rmtree(unfinished)

@@ -53,7 +53,7 @@ def test_a_tokenizer_is_trained_on_the_first_training_documents(source, monkeypa
     train = documents(cfg, train=True)
     assert list(train_texts(cfg)) == train
     assert list(train_texts(cfg, limit=3)) == train[:3]
-    monkeypatch.setattr(sources, "_of_part", lambda cfg, train, say: map(str, range(100_010)))
+    monkeypatch.setattr(sources, "_of_part", lambda cfg, train, *more: map(str, range(100_010)))
     assert sum(1 for _ in train_texts(cfg)) == 100_000
 
 

@@ -159,3 +159,10 @@ def test_masked_models_need_special_tokens_and_causal_ones_none(trained, tmp_pat
         with pytest.raises(DataError, match=f"has no {name}; masked LM needs them all"):
             build_tokenizer(without(name), list)
     build_tokenizer(without("cls_token", "mask_token"), list, masked=False)
+
+
+def test_a_cache_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    cfg = TokenizerConfig(vocab_size=300, cache_dir=str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"^tokenizer.cache_dir: .*file/tokenizers can't be written to"):
+        build_tokenizer(cfg, lambda: ["some text"])

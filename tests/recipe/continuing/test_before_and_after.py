@@ -10,6 +10,7 @@ from composer.utils import dist
 from cadenza.data import DataError
 from cadenza.recipe import RecipeError, load, run
 from cadenza.recipe.continuing import scores
+from cadenza.recipe.run import task_of
 from cadenza.recipe.runs import curves, metrics
 
 RECIPE = """
@@ -184,6 +185,17 @@ def test_text_that_is_trained_on_is_no_other_text(recipe, text, monkeypatch):
     for name in (text, f"./{text.name}", f"[{text.name}]"):
         with pytest.raises(DataError, match=r"other_eval.general: text.jsonl is in data.source, which is"):
             run.dry_run(recipe(f"data.other_eval.general={name}"))
+
+
+def test_other_texts_beside_a_mixture(recipe, text, other):
+    mixture = f"data.mixture=[{{source: {text}, weight: 1}}]"
+    pairs = "data.source=python_docs", mixture, f"data.other_eval={{general: {other}}}"
+    task = task_of(recipe(*pairs))
+    task.data()
+    assert set(task.others) == {"general"}
+    glob = f"data.other_eval={{general: {str(text).replace('text', '*')}}}"
+    with pytest.raises(DataError, match=r"other_eval.general: text.jsonl is in data.source, which is"):
+        task_of(recipe("data.source=python_docs", mixture, glob)).data()
 
 
 def test_null_leaves_a_text_out(recipe, other):

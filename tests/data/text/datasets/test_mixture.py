@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from words import Tagged, tokenized
 
-from cadenza.data import DataError, TextConfig, build_causal_dataspec, build_dataspec, train_texts
+from cadenza.data import DataError, TextConfig, build_causal_dataspec, build_dataspec, documents, train_texts
 from cadenza.data.text.datasets.mixture import Joined, Mixture, apportioned
 from cadenza.data.text.finite import is_eval
 
@@ -158,8 +158,26 @@ def test_an_own_field_of_a_source(tmp_path, files):
     ("mixture", "said"),
     [
         ([], r"data.mixture is \[\]; it must list sources"),
-        ([{"weight": 1}], r"data.mixture\[0\].source is None; it must name files"),
-        ([{"source": "a.txt"}], r"data.mixture\[0\].weight is 0; it must be a number above zero"),
+        ([{"weight": 1}], r"data.mixture\[0\].source is missing; an entry has a source and a weight"),
+        ([{"source": "a.txt"}], r"data.mixture\[0\].weight is missing; an entry"),
+        ([{"source": 5, "weight": 1}], r"data.mixture\[0\].source is 5; it must name files"),
+        ([{"source": ["a", 5], "weight": 1}], r"data.mixture\[0\].source is \['a', 5\]; it must name files"),
+        (
+            [{"source": "a.txt", "weight": 10**400}],
+            r"data.mixture\[0\].weight is 1000.*; it must",
+        ),
+        (
+            [{"source": "a.txt", "weight": 1e200}],
+            r"data.mixture\[0\].weight is 1e\+200; it must",
+        ),
+        (
+            [{"source": "a.txt", "weight": 1, "text_field": None}],
+            r"data.mixture\[0\].text_field is None;",
+        ),
+        (
+            [{"source": "a.txt", "weight": 1, "encoding": "x"}],
+            r"data.mixture\[0\].encoding is 'x'; it",
+        ),
         ([{"source": "a.txt", "weight": -1}], r"data.mixture\[0\].weight is -1; it must be"),
         ([{"source": "a.txt", "weight": True}], r"data.mixture\[0\].weight is True; it must be"),
         ([{"source": "a.txt", "weight": float("inf")}], r"data.mixture.*finite"),
@@ -189,5 +207,31 @@ def test_what_a_mixture_cannot_be(files, tmp_path):
     (tmp_path / "none.jsonl").write_text(json.dumps({"text": held}))
     entries = [entry, {"source": str(tmp_path / "none.jsonl"), "weight": 1}]
     empty = TextConfig(mixture=entries, eval_fraction=0.5)
-    with pytest.raises(DataError, match=r"data.mixture\[1\] gives no rows to train on"):
+    with pytest.raises(DataError, match=r"data.mixture\[1\].source gives no rows to train on; give it more"):
         build_dataspec(empty, Tagged(), train=True, batch_size=1, seed=1)
+
+
+def test_a_source_that_would_never_be_read(files):
+    mixture = [{"source": files["one"], "weight": 1}, {"source": files["two"], "weight": 1e-6}]
+    said = r"^data.mixture\[1\]: its weight gives it none of the \d+ rows of an epoch; raise it, or leave"
+    with pytest.raises(DataError, match=said):
+        build_dataspec(TextConfig(mixture=mixture), Tagged(), train=True, batch_size=1, seed=1)
+
+
+def test_an_error_names_the_entry(files):
+    mixture = [{"source": files["one"], "weight": 1}, {"source": "gone.jsonl", "weight": 1}]
+    cfg = TextConfig(mixture=mixture)
+    for call in (lambda: list(train_texts(cfg)), lambda: documents(cfg, train=True)):
+        with pytest.raises(DataError, match=r"^data.mixture\[1\].source: no file matches gone.jsonl"):
+            call()
+
+
+def test_a_few_documents_of_a_mixture_are_evaluated(files):
+    spec = build_dataspec(config(files, eval_documents=1), Tagged(), train=False, batch_size=1, seed=1)
+    assert len(spec.dataloader.dataset) == 1
+
+
+def test_no_tokenizer_is_trained_where_a_source_has_ids(files):
+    mixture = [{"source": files["one"], "weight": 1}, {"source": "b.jsonl", "weight": 1, "ids_field": "ids"}]
+    with pytest.raises(DataError, match=r"^data.ids_field: ids have no text to train a tokenizer on"):
+        list(train_texts(TextConfig(mixture=mixture)))

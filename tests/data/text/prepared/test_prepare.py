@@ -268,6 +268,27 @@ def test_a_cache_that_cannot_be_written_to(corpus, tokenizer, tmp_path):
         prepared(corpus, tokenizer, CUT, True)
 
 
+@pytest.mark.parametrize("name", ["prepared.json", "train-00000.arrow"])
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_folder_is_named(corpus, tokenizer, name, content):
+    folder = prepared(corpus, tokenizer, CUT, True).folder
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"^data.cache_dir: {folder} (is damaged .*|isn't whole); remove it$"
+    ):
+        prepared(corpus, tokenizer, CUT, True)
+
+
+def test_a_link_that_leads_nowhere(tokenizer, tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    cfg = TextConfig(source=str(tmp_path / "a.txt"))
+    with pytest.raises(DataError, match=r"^data.source: .*/a.txt can't be read \(FileNotFoundError"):
+        prepared(cfg, tokenizer, CUT, True)
+
+
 def test_rows_reach_processes_that_load(corpus, tokenizer):
     import pickle
 

@@ -83,7 +83,7 @@ def test_ids_of_another_tokenizer_are_refused(tmp_path, tokenizer):
         build_dataspec(cfg, tokenizer, train=False, batch_size=1, seed=0)
 
 
-@pytest.mark.parametrize("row", [["a"], [1.5], [-1], [[1, 2]], "text", [2**31], [True]])
+@pytest.mark.parametrize("row", [["a"], [1.5], [-1], [[1, 2]], [[1, 2], [3]], "text", [2**31], [True]])
 def test_a_row_that_holds_something_else(row, tmp_path):
     cfg = config(tmp_path, rows=[[7], row])
     said = (
