@@ -33,7 +33,7 @@ class HubDocuments:
         with hub.reading(name, ADVICE):
             return load_dataset(name, subset, split=_split(self.cfg, self.train))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The bytes of the data set; `position` are those that were read of it."""
         return self.rows.data.nbytes

@@ -1,6 +1,6 @@
 """Prepare a finite source once: its documents as rows of token ids on disk.
 
-1. `made_of`: what the rows depend on, whose hash names their folder. Is the folder there, it is used.
+1. `made_of`: what the rows depend on, whose hash names their folder. If the folder is there, it is used.
 2. One rank of each node prepares, the others wait for it; `_locked`: so do other runs on the machine.
 3. `_written`: documents are read, tokenized by all cores and written, step by step. A process that was killed
    is resumed: the documents of earlier steps are read again, but not tokenized.
