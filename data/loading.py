@@ -39,6 +39,8 @@ class StreamLoader(DataLoader):
             progress.note(*batch.pop("place"))
             yield batch
         if not progress.taken:
+            del batches
+            self._iterator = None  # ends the processes now, and not when the error is garbage
             raise DataError(
                 f"data.source: the stream gives no batch of {self.batch_size} rows for {self.part} on rank "
                 f"{dist.get_global_rank()}; take more documents, or a smaller batch"
