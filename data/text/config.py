@@ -1,7 +1,7 @@
 """The schema of a recipe's `data` section, for text."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.files.encodings import Encoding
@@ -172,6 +172,10 @@ class TextConfig:
                 f"data.random_replace_prob is {replaced} and data.mask_replace_prob {masked}; "
                 "their sum must be at most 1"
             )
+
+    def judging(self, source: str | list[str]) -> "TextConfig":
+        """The same config, to evaluate `source` alone; what it trains on isn't read."""
+        return replace(self, source="python_docs", mixture=None, eval_source=source, other_eval={})
 
     @property
     def names(self) -> list[str]:

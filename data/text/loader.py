@@ -95,7 +95,7 @@ def prepare_parts(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> lis
     """
     parts = cfg.parts()
     if not train and cfg.eval_source is not None:
-        return [(prepared(replace(cfg, source="python_docs", mixture=None), tokenizer, cut, False), 1.0)]
+        return [(prepared(cfg.judging(cfg.eval_source), tokenizer, cut, False), 1.0)]
     limits: list[int | None] = [cfg.eval_documents] * len(parts)
     if cfg.eval_documents is not None:
         limits = [*apportioned(cfg.eval_documents, [share for _, share in parts])]
@@ -126,8 +126,7 @@ def prepare(cfg: TextConfig, tokenizer: Any, causal: bool) -> dict[str, list[Pre
             raise DataError(f"data.source: {cfg.source} is a stream; {right}")
         found[name] = [part for part, _ in prepare_parts(cfg, tokenizer, cut, train)]
     for name, source in cfg.other_eval.items():
-        other = replace(cfg, source="python_docs", mixture=None, eval_source=source)
-        found[f"to evaluate, {name}"] = [prepared(other, tokenizer, cut, False)]
+        found[f"to evaluate, {name}"] = [prepared(cfg.judging(source), tokenizer, cut, False)]
     return found
 
 

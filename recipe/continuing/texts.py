@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from composer.core import DataSpec
@@ -22,9 +21,7 @@ def other_data(cfg: TextConfig, build: Callable[[TextConfig], DataSpec]) -> dict
     for name, source in cfg.other_eval.items():
         _refuse_trained(name, source, cfg)
         try:
-            found[name] = build(
-                replace(cfg, source="python_docs", mixture=None, eval_source=source, other_eval={})
-            )
+            found[name] = build(cfg.judging(source))
         except DataError as error:
             key = f"data.other_eval.{name}"
             text = str(error).removeprefix("data.eval_source: ").removeprefix("data.source: ")
