@@ -12,6 +12,8 @@ import numpy as np
 from composer.utils import dist
 from torch.utils.data import Dataset, DistributedSampler
 
+from cadenza.data.ranks import show
+
 
 def uniform(key: int, draws: Sequence[int] | np.ndarray, columns: int) -> np.ndarray:
     """(len(draws), columns) float64 in [0, 1)."""
@@ -63,8 +65,8 @@ class Drawn(Dataset):
         """Pass by the examples of `state`. None, or the state of a stream: those that `taken` will say."""
         state = state if state is not None and "taken" in state else None
         self.taken = None if state is None else state["taken"]
-        if state is not None and state["length"] != len(self) and dist.get_global_rank() == 0:
-            print(f"the data has {len(self):,} rows, {state['length']:,} at the checkpoint: another order")
+        if state is not None and state["length"] != len(self):
+            show(f"the data has {len(self):,} rows, {state['length']:,} at the checkpoint: another order")
 
 
 class EpochSampler(DistributedSampler):

@@ -14,6 +14,12 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # the others wait for as long as the first rank lives
 
 
+def show(line: str) -> None:
+    """Print `line` on the first rank."""
+    if dist.get_global_rank() == 0:
+        print(line, flush=True)
+
+
 def from_first_rank(make: Callable[[], T]) -> T:
     """What `make` returns on the first rank; no other rank calls it.
 

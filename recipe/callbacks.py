@@ -13,6 +13,7 @@ from composer.utils import dist, reproducibility
 from tqdm.auto import tqdm
 
 from cadenza.data.draws import Drawn
+from cadenza.data.ranks import show
 from cadenza.data.resuming import Resumable
 from cadenza.recipe.errors import TrainingError
 from cadenza.recipe.record import real_tokens_per_second, samples_per_second
@@ -20,12 +21,6 @@ from cadenza.surgery import Surgery
 from cadenza.surgery.resume import guard
 
 MAX_SHOWN = 8  # draw numbers of a batch that an error lists
-
-
-def show(line: str) -> None:
-    """Print `line` on the first rank."""
-    if dist.get_global_rank() == 0:
-        print(line, flush=True)
 
 
 class Resuming(Callback):

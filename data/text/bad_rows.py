@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from composer.utils import dist
-
 from cadenza.data.errors import BadRow, DataError
+from cadenza.data.ranks import show
 
 
 def kept(
@@ -39,9 +38,3 @@ def kept(
             )
     if first and not good:
         raise DataError(f"{source}: each of its {bad:,} rows is bad; the first: {first}") from first
-
-
-def show(line: str) -> None:
-    """Print `line` on the first rank."""
-    if dist.get_global_rank() == 0:
-        print(line, flush=True)

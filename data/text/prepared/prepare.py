@@ -19,8 +19,7 @@ from filelock import FileLock, Timeout
 
 from cadenza.data.errors import DataError
 from cadenza.data.places import cache_folder, reason, why_unwritable
-from cadenza.data.ranks import once_a_node
-from cadenza.data.text.bad_rows import show
+from cadenza.data.ranks import once_a_node, show
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document, Encoder
 from cadenza.data.text.finite import is_eval
