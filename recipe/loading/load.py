@@ -21,10 +21,18 @@ from cadenza.recipe.loading.sections import section
 from cadenza.recipe.loading.sources import Sources, merged, source, values_of
 from cadenza.recipe.loading.techniques import check_fit, techniques
 from cadenza.recipe.runs.places import expand
-from cadenza.recipe.schema import IMAGES, OBJECTIVES, ImageRecipe, Recipe, Run
+from cadenza.recipe.schema import (
+    IMAGES,
+    OBJECTIVES,
+    TEXT_CLASSES,
+    ClassificationRecipe,
+    ImageRecipe,
+    Recipe,
+    Run,
+)
 
 
-def load(files: list[str], overrides: list[str]) -> Recipe | ImageRecipe:
+def load(files: list[str], overrides: list[str]) -> Recipe | ClassificationRecipe | ImageRecipe:
     """The recipe that `files` and `key=value` pairs give; its class depends on `model.objective`.
 
     Raises:
@@ -61,4 +69,4 @@ def _class_of(config: Any, sources: Sources) -> type[Run]:
     if isinstance(objective, str) and objective not in OBJECTIVES:
         hint = nearest(objective, OBJECTIVES)
         raise RecipeError(f"{source(key, sources)}: {key} is {objective!r}; {hint}")
-    return ImageRecipe if objective == IMAGES else Recipe
+    return {IMAGES: ImageRecipe, TEXT_CLASSES: ClassificationRecipe}.get(str(objective), Recipe)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from cadenza.options import Choice, Range, Text, option
 
 IMAGES = "image_classification"
-OBJECTIVES = ("masked_lm", "causal_lm", IMAGES)
+TEXT_CLASSES = "text_classification"
+OBJECTIVES = ("masked_lm", "causal_lm", TEXT_CLASSES, IMAGES)
 
 
 @dataclass
@@ -14,8 +15,8 @@ class Model:
 
     objective: str = option(
         "masked_lm",
-        "`masked_lm`, or `causal_lm`, which trains on windows of documents; `image_classification` makes "
-        "the recipe one of images.",
+        "`masked_lm`, or `causal_lm`, which trains on windows of documents; `text_classification` makes the "
+        "recipe one of labelled text, `image_classification` one of images.",
         Choice(*OBJECTIVES),
     )
     model_type: str = option(
@@ -36,6 +37,27 @@ class Model:
     def __post_init__(self) -> None:
         if must := Choice(*OBJECTIVES).wrong(self.objective):
             raise ValueError(f"model.objective is {self.objective!r}; it must {must}")
+
+
+@dataclass
+class ClassifierModel:
+    """A Hugging Face encoder or decoder with a head for the labels of `data`."""
+
+    objective: str = option(TEXT_CLASSES, "`text_classification`.", Choice(TEXT_CLASSES))
+    model_type: str = option(
+        "bert", "The transformers model type of a new model; without `pretrained`.", Text()
+    )
+    pretrained: str | None = option(
+        None,
+        "A folder, a name on the Hub, a run's folder or one of its checkpoints to load weights from; the "
+        "head is new, unless the weights are of a classifier with the same labels.",
+        Text(),
+    )
+    attention: str = option("sdpa", "The stock implementation of attention.", Choice("sdpa", "eager"))
+    config: dict = option({}, "Fields of the model's config.")
+    gradient_checkpointing: bool = option(
+        False, "Compute activations again in the backward pass instead of keeping them."
+    )
 
 
 @dataclass

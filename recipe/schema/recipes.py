@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadenza.data.images.config import ImageConfig
+from cadenza.data.labelled.config import LabelledConfig
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.options import Range, Text, option
-from cadenza.recipe.schema.models import IMAGES, ImageModel, Model
+from cadenza.recipe.schema.models import IMAGES, TEXT_CLASSES, ClassifierModel, ImageModel, Model
 from cadenza.recipe.schema.training import Optimizer, Scheduler, Train
 
 MASKED_ONLY = ("masking_schedule", "sequence_packing", "sparse_prediction")
@@ -87,6 +88,25 @@ class Recipe(Run):
             self._refuse(MASKED_ONLY, "causal_lm")
         elif self._chosen("anchor_attention"):
             raise ValueError("algorithms.anchor_attention is for causal_lm; model.objective is masked_lm")
+
+
+@dataclass
+class ClassificationRecipe(Run):
+    """A recipe for a text classifier: `model.objective` is `text_classification`."""
+
+    model: ClassifierModel = field(default_factory=ClassifierModel)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse(("masking_schedule", "sparse_prediction"), TEXT_CLASSES)
+        if self._chosen("anchor_attention"):
+            raise ValueError(
+                f"algorithms.anchor_attention is for causal_lm; model.objective is {TEXT_CLASSES}"
+            )
+        if self.tokenizer.new_tokens is not None:
+            raise ValueError("tokenizer.new_tokens is for language models; train one with it, then fine-tune")
 
 
 @dataclass

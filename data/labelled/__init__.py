@@ -1,0 +1,1 @@
+"""Labelled text: examples of one or two texts, with a class or a number each."""
