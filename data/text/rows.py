@@ -1,16 +1,18 @@
 """The document of rows: the text or the token ids in one field of each."""
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from cadenza.data.errors import BadRow, check_field
+from cadenza.data.errors import BadRow
 from cadenza.data.text.bad_rows import kept
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
+from cadenza.data.text.files import fields
+from cadenza.data.text.files.fields import text_in, value_of
 
 
 class Texts:
@@ -34,24 +36,9 @@ class Texts:
             self.rows.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class RepeatedFields(dict):
-    """A JSON object in which the names in `repeated` stand more than once."""
-
-    repeated: Collection[str] = ()
-
-
 def column_of(cfg: TextConfig, columns: Collection[str], where: str) -> str:
-    """The column with the document: `text_field` itself or, for `meta.body`, `meta`; likewise `ids_field`.
-
-    Raises:
-        DataError: there is no such column.
-    """
-    key, field = cfg.field
-    head = field.partition(".")[0]
-    if field not in columns and head in columns:
-        return head
-    check_field(key, field, columns, where)
-    return field
+    """The column with the document; errors as in `fields.column_of`."""
+    return fields.column_of(*cfg.field, columns, where)
 
 
 def document_or_bad(row: Any, cfg: TextConfig, where: str) -> Document | BadRow:
@@ -68,7 +55,7 @@ def ids_of(row: Any, field: str, where: str) -> np.ndarray:
     Raises:
         BadRow: there is no such field, or something else in it; the message names `where`.
     """
-    value = _value(row, field, where, "ids_field")
+    value = value_of("ids_field", field, row, where)
     try:
         ids = np.asarray(value)
     except ValueError:  # lists of several lengths
@@ -81,44 +68,5 @@ def ids_of(row: Any, field: str, where: str) -> np.ndarray:
 
 
 def text_of(row: Any, field: str, where: str) -> str:
-    """The text in `field` of `row`, a mapping; in `meta.body`, that in `body` of `meta`.
-
-    A field whose name has the dot in it is preferred.
-
-    Raises:
-        BadRow: there is no such field, or no text in it; the message names `where`.
-    """
-    text = _value(row, field, where, "text_field")
-    if not isinstance(text, str):
-        raise BadRow(f"data.text_field: {field!r} of {where} holds {type(text).__name__}, not text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can say it, UTF-8 can't
-        half, column = hex(ord(text[error.start])), error.start + 1
-        message = f"{field!r} of {where} holds half a character ({half}, a lone surrogate, at {column})"
-        raise BadRow(f"data.text_field: {message}; write both halves, or leave it out") from error
-    return text
-
-
-def _value(row: Any, field: str, where: str, key: str) -> Any:
-    if field in row:
-        return _named(row, field, where, key)
-    value, outer = row, ""
-    for name in field.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            raise BadRow(f"data.{key}: {where} has no {field!r}; {_instead(value, outer)}")
-        value, outer = _named(value, name, where, key), f"{outer}.{name}".lstrip(".")
-    return value
-
-
-def _named(row: Any, name: str, where: str, key: str) -> Any:
-    if isinstance(row, RepeatedFields) and name in row.repeated:
-        raise BadRow(f"data.{key}: {where} has {name!r} more than once; which one is meant isn't defined")
-    return row[name]
-
-
-def _instead(value: Any, outer: str) -> str:
-    """What is there: `it has a, b`, or of a field within another one `'meta' has a, b`."""
-    if not isinstance(value, Mapping):
-        return f"{outer!r} is of type {type(value).__name__}"
-    return f"{repr(outer) if outer else 'it'} has {', '.join(map(str, value)) or 'nothing'}"
+    """The text in `field` of `row`; errors as in `text_in`."""
+    return text_in("text_field", field, row, where)

@@ -4,36 +4,35 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from cadenza.data.errors import DataError, one_line
-from cadenza.data.text.encoding import Document
+from cadenza.data.text.files.fields import column_of
 from cadenza.data.text.files.opened import seekable
 from cadenza.data.text.files.place import Place
-from cadenza.data.text.rows import column_of, document_or_bad
 
 FILE = b"ARROW1"  # how a file of the IPC file format begins
 CONTINUES = b"\xff\xff\xff\xff"  # before each message of the stream format
 END = CONTINUES + b"\0\0\0\0"
 
 
-def parquet_texts(place: Place) -> Iterator[Document | DataError]:
-    """The documents of `place`; of the columns only the one with the text is read."""
+def parquet_rows(place: Place) -> Iterator[Any]:
+    """The rows of `place`; only the columns that are needed are read."""
     import pyarrow.parquet as parquet
 
     def batches(file: IO[bytes]) -> Iterator[Any]:
         with parquet.ParquetFile(file, page_checksum_verification=True) as table:
-            column = _column(table.schema_arrow.names, place)
-            field = place.cfg.field[1]
-            leaf = any(path.path == field for path in _paths(table))
-            yield from table.iter_batches(columns=[field if leaf else column])
+            leaves = {path.path for path in _paths(table)}
+            columns = _columns(table.schema_arrow.names, place)
+            needed = {field if field in leaves else column for field, column in columns.items()}
+            yield from table.iter_batches(columns=sorted(needed))
 
-    return _texts(place, "parquet", batches)
-
-
-def arrow_texts(place: Place) -> Iterator[Document | DataError]:
-    """The documents of `place`, in Arrow's IPC file format or stream format."""
-    return _texts(place, "arrow", lambda file: _arrow_batches(file, place))
+    return _rows(place, "parquet", batches)
 
 
-def _texts(place: Place, kind: str, batches: Any) -> Iterator[Document | DataError]:
+def arrow_rows(place: Place) -> Iterator[Any]:
+    """The rows of `place`, in Arrow's IPC file format or stream format."""
+    return _rows(place, "arrow", lambda file: _arrow_batches(file, place))
+
+
+def _rows(place: Place, kind: str, batches: Any) -> Iterator[Any]:
     import pyarrow as pa
 
     place.unit = "row"
@@ -47,7 +46,7 @@ def _texts(place: Place, kind: str, batches: Any) -> Iterator[Document | DataErr
             ) from error
 
 
-def _of_batch(batch: Any, place: Place) -> Iterator[Document | DataError]:
+def _of_batch(batch: Any, place: Place) -> Iterator[Any]:
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:  # row by row, to find which
@@ -59,7 +58,7 @@ def _of_batch(batch: Any, place: Place) -> Iterator[Document | DataError]:
         except UnicodeDecodeError as error:
             yield place.bad(f"is not UTF-8 (byte 0x{error.object[error.start]:02x})")
         else:
-            yield document_or_bad(value, place.cfg, place.row)
+            yield place.take(value)
 
 
 def _arrow_batches(file: IO[bytes], place: Place) -> Iterator[Any]:
@@ -72,9 +71,9 @@ def _arrow_batches(file: IO[bytes], place: Place) -> Iterator[Any]:
         batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
     else:
         batches = reader = pa.ipc.open_stream(file)
-    column = _column(reader.schema.names, place)
+    columns = sorted(set(_columns(reader.schema.names, place).values()))
     for batch in batches:
-        batch = batch.select([column])
+        batch = batch.select(columns)
         batch.validate(full=True)  # offsets of a damaged file would point anywhere in memory
         yield batch
     if start.startswith(CONTINUES):
@@ -88,11 +87,13 @@ def _check_end(file: IO[bytes]) -> None:
         raise OSError("the mark of its end is missing; it may be cut short")
 
 
-def _column(names: list[str], place: Place) -> str:
-    column = column_of(place.cfg, names, place.path)
-    if names.count(column) > 1:
-        raise DataError(f"{place.file} has more than one column {column!r}")
-    return column
+def _columns(names: list[str], place: Place) -> dict[str, str]:
+    """The column with each field that is needed."""
+    found = {field: column_of(key, field, names, place.path) for key, field in place.reading.fields.items()}
+    for column in found.values():
+        if names.count(column) > 1:
+            raise DataError(f"{place.file} has more than one column {column!r}")
+    return found
 
 
 def _paths(table: Any) -> Iterator[Any]:

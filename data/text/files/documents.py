@@ -1,26 +1,28 @@
-"""The documents of one file, by its kind."""
+"""The documents or rows of one file, by its kind."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
-from cadenza.data.text.files.columns import arrow_texts, parquet_texts
-from cadenza.data.text.files.json_rows import json_lines, json_texts
+from cadenza.data.text.files.columns import arrow_rows, parquet_rows
+from cadenza.data.text.files.json_rows import json_lines, json_rows
 from cadenza.data.text.files.kinds import kind_of
 from cadenza.data.text.files.opened import Watch, named
-from cadenza.data.text.files.place import Place
+from cadenza.data.text.files.place import Place, Reading
 from cadenza.data.text.files.plain import plain_texts
-from cadenza.data.text.files.tables import csv_texts, tsv_texts
+from cadenza.data.text.files.tables import csv_rows, tsv_rows
+from cadenza.data.text.rows import document_or_bad
 
-READERS: dict[str, Callable[[Place], Iterator[Document | DataError]]] = {
-    ".txt": plain_texts,
+READERS: dict[str, Callable[[Place], Iterator[Any]]] = {
     ".jsonl": json_lines,
-    ".json": json_texts,
-    ".csv": csv_texts,
-    ".tsv": tsv_texts,
-    ".parquet": parquet_texts,
-    ".arrow": arrow_texts,
+    ".json": json_rows,
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
+    ".parquet": parquet_rows,
+    ".arrow": arrow_rows,
 }
 
 TEXT_ALONE = (".txt", ".csv", ".tsv")
@@ -37,6 +39,22 @@ def documents_of(path: str, cfg: TextConfig, key: str, watch: Watch = None) -> I
         raise DataError(
             f"data.ids_field: {path} holds text alone; token ids are read of other kinds of files"
         )
-    place = Place(path, key, cfg, watch=watch)
+    reading = Reading(cfg.encoding, dict([cfg.field]), partial(_document, cfg))
+    place = Place(path, key, reading, watch=watch)
+    with named(path, key, place):
+        yield from plain_texts(place, cfg.split_text) if kind == ".txt" else READERS[kind](place)
+
+
+def rows_of(path: str, reading: Reading, key: str) -> Iterator[Any]:
+    """What `reading` takes of each row of the file at `path`; errors as in `documents_of`."""
+    kind, place = kind_of(path), Place(path, key, reading)
+    if kind == ".txt":
+        needed = " and ".join(f"data.{name}" for name in reading.fields)
+        right = "name a file of .csv, .tsv, .jsonl, .json, .parquet or .arrow"
+        raise DataError(f"{key}: {path} has no fields, which {needed} name; {right}")
     with named(path, key, place):
         yield from READERS[kind](place)
+
+
+def _document(cfg: TextConfig, row: Any, where: str) -> Document | DataError:
+    return document_or_bad(row, cfg, where)

@@ -1,15 +1,31 @@
 """How far a file is read."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from cadenza.data.errors import BadRow, DataError
-from cadenza.data.text.config import TextConfig
 from cadenza.data.text.files.opened import Watch, decoded
 
 CUT = "; the file ends within this line, so it may be cut short"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of files are read.
+
+    Args:
+        encoding: of text, JSON and tables.
+        fields: the fields that are needed, by the option of the section `data` that names each.
+        take: makes something of a row, a mapping with these fields, and of where it stands; or returns the
+            error that stands in its place.
+    """
+
+    encoding: str
+    fields: dict[str, str]
+    take: Callable[[Any, str], Any]
 
 
 @dataclass
@@ -24,7 +40,7 @@ class Place:
 
     path: str
     key: str
-    cfg: TextConfig
+    reading: Reading
     unit: str = "line"
     number: int = 0
     watch: Watch = None
@@ -39,20 +55,19 @@ class Place:
         """Such as `line 5`."""
         return f"{self.unit} {self.number}"
 
-    @property
-    def row(self) -> str:
-        """Such as `a.jsonl line 5`."""
-        return f"{self.path} {self.last}"
-
     def decoded(self, newline: str | None) -> AbstractContextManager[io.TextIOWrapper]:
         """The text of the file; `newline` as in `open`."""
-        return decoded(self.path, self.cfg.encoding, self.file, newline, self.watch)
+        return decoded(self.path, self.reading.encoding, self.file, newline, self.watch)
 
     def counted(self, rows: Iterable[str]) -> Iterator[str]:
         """`rows`, each of which becomes the last one."""
         for row in rows:
             self.number += 1
             yield row
+
+    def take(self, row: Any, line: int | None = None) -> Any:
+        """What the last row, or that of `line`, gives."""
+        return self.reading.take(row, f"{self.path} {self.unit} {line or self.number}")
 
     def bad(self, problem: str, line: int | None = None, cut: bool = False) -> DataError:
         """The error that stands in the place of a row: of the last one, or of `line`.

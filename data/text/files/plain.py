@@ -10,16 +10,15 @@ NUL = "holds a NUL byte: it is binary, or UTF-16; convert it, or set data.encodi
 Numbered = Iterator[tuple[int, str]]  # the number of the first line, and lines as they stand
 
 
-def plain_texts(place: Place) -> Iterator[str | DataError]:
-    """The documents of `place`, as `data.split_text` says; only one of them is in memory."""
-    split = place.cfg.split_text
+def plain_texts(place: Place, split: str) -> Iterator[str | DataError]:
+    """The documents of `place`; `split` is as `data.split_text`. Only one of them is in memory."""
     with place.decoded(newline=None) as file:
         for first, text in SPLITS[split](place.counted(file)):
             yield _problem(first, text, place) or (text if split == "file" else text.removesuffix("\n"))
 
 
 def _problem(first: int, text: str, place: Place) -> DataError | None:
-    found = unfit(text, place.cfg.encoding)
+    found = unfit(text, place.reading.encoding)
     if found is None and "\0" in text:
         found = text.index("\0"), NUL
     if found is None:
