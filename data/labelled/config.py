@@ -20,8 +20,8 @@ class LabelledConfig:
     source: str | list[str] = option(
         "labelled.csv",
         "A file, a folder with all in it, a glob, a list of such, or the name of a data set on the Hub. "
-        "Files end in .csv, .tsv, .jsonl, .json, .parquet or .arrow, compressed ones also in .gz, .zst, .bz2 "
-        "or .xz.",
+        "Files end in .csv, .tsv, .jsonl, .json, .parquet or .arrow, and compressed ones in .gz, .zst, "
+        ".bz2 or .xz as well.",
         Text(),
     )
     subset: str | None = option(None, "The Hub data set's configuration, such as `rte`.", Text())

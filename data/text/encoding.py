@@ -109,10 +109,15 @@ class Encoder:
         self.documents += len(ids)
         self.tokens += sum(map(len, ids))
         self.unknown += sum(map(self.unknown_in, ids))
-        if self.unknown_share > self.most:
-            part = f"{self.unknown_share:.0%} of the tokens of the first {self.documents:,} documents"
-            right = "name one that knows this text, or byte_bpe to train one that knows every text"
-            raise DataError(f"tokenizer.name: {part} are {self.tokenizer.unk_token}, unknown words; {right}")
+        refuse_unknown(self.unknown_share, self.most, f"{self.documents:,} documents", self.tokenizer)
+
+
+def refuse_unknown(share: float, most: float, counted: str, tokenizer: Any) -> None:
+    """Raise `DataError` if more than the share `most` of the tokens of the first documents are unknown."""
+    if share > most:
+        part = f"{share:.0%} of the tokens of the first {counted}"
+        right = "name one that knows this text, or byte_bpe to train one that knows every text"
+        raise DataError(f"tokenizer.name: {part} are {tokenizer.unk_token}, unknown words; {right}")
 
 
 _NONE = np.zeros(0, dtype=np.int32)

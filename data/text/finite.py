@@ -13,7 +13,7 @@ from cadenza.data.text.bad_rows import kept
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
 from cadenza.data.text.files.documents import documents_of
-from cadenza.data.text.files.paths import is_local, paths_of
+from cadenza.data.text.files.paths import each_once, is_local, paths_of
 
 STREAMS = ("c4", "mds")  # names that never mean a file or a folder here
 DOCS = "python_docs"
@@ -56,15 +56,9 @@ class Finite:
     @cached_property
     def files(self) -> list[str]:
         """The path of each file; `python_docs` stands for itself."""
-        paths: list[str] = []
-        read: dict[str, int] = {}  # each file, and the index of the name that it belongs to
-        for index, name in enumerate(self.names):
-            for path in [DOCS] if name == DOCS else paths_of(name, self.key):
-                if (other := read.setdefault(os.path.realpath(path), index)) != index:
-                    both = f"by {self.names[other]} and by {name}"
-                    raise DataError(f"{self.key}: {path} is read twice, {both}; name it once")
-                paths.append(path)
-        return paths
+        return each_once(
+            self.names, self.key, lambda name: [DOCS] if name == DOCS else paths_of(name, self.key)
+        )
 
     @property
     def size(self) -> int:

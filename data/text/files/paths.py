@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cadenza.data.errors import DataError, one_line
 from cadenza.data.places import home
@@ -38,6 +38,23 @@ def paths_of(source: str, key: str) -> list[str]:
         raise DataError(f"{key}: {problem}")
     _refuse_other_kinds(sorted(found), source, key)
     return sorted(found)
+
+
+def each_once(names: list[str], key: str, paths: Callable[[str], list[str]]) -> list[str]:
+    """The files of all `names`, of which each has `paths`.
+
+    Raises:
+        DataError: two names mean the same file.
+    """
+    found: list[str] = []
+    read: dict[str, int] = {}  # each file, and the index of the name that it belongs to
+    for index, name in enumerate(names):
+        for path in paths(name):
+            if (other := read.setdefault(os.path.realpath(path), index)) != index:
+                both = f"by {names[other]} and by {name}"
+                raise DataError(f"{key}: {path} is read twice, {both}; name it once")
+            found.append(path)
+    return found
 
 
 def _within(folder: str, key: str) -> Iterator[str]:
