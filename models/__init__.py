@@ -9,6 +9,7 @@ from cadenza.models.lora import has_adapters
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
 from cadenza.models.resnet import classifier, resnet
 from cadenza.models.saved import load, save
+from cadenza.models.text_classifier import text_classifier
 
 __all__ = [
     "CadenzaConfig",
@@ -25,4 +26,5 @@ __all__ = [
     "resnet",
     "save",
     "save_mosaicbert",
+    "text_classifier",
 ]

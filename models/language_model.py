@@ -6,11 +6,11 @@ import torch
 from composer.metrics import LanguageCrossEntropy, MaskedAccuracy
 from composer.models import HuggingFaceModel
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from cadenza.models.errors import ModelError, in_short, nearest_field
+from cadenza.models.built import built, fitting_tokenizer, refuse_larger, words
 from cadenza.models.lora import lora_config
-from cadenza.models.pretrained import add_words, pretrained_model
+from cadenza.models.pretrained import add_words
 
 IGNORED = -100  # the label of a token that isn't predicted
 
@@ -106,51 +106,11 @@ def _build(
     new_words: Any,
 ) -> HuggingFaceModel:
     causal = auto is AutoModelForCausalLM
-    if pretrained is None:
-        fields = {**_vocabulary(tokenizer, causal), **(config or {})}
-        model = _from_config(auto, model_type, fields, attention)
-    else:
-        model = pretrained_model(auto, pretrained, config or {}, attention)
-        if new_words:
-            add_words(model, new_words, _words(tokenizer))
-    embedding: Any = model.get_input_embeddings()
-    rows = embedding.weight.shape[0]
-    if tokenizer is not None and _words(tokenizer) > rows:
-        largest = f"its largest id is {_words(tokenizer) - 1}, the model's embedding has {rows} rows"
-        raise ModelError(f"model: the tokenizer doesn't fit ({largest})")
-    adapters = lora_config(lora, causal) if lora else None
-    try:
-        return composer_model(model, tokenizer, adapters=adapters)
-    except ValueError as error:
-        raise ModelError(f"model: the tokenizer doesn't fit ({in_short(error)})") from error
-
-
-def _vocabulary(tokenizer: Any, causal: bool) -> dict[str, Any]:
-    if tokenizer is None:
-        return {}
     ids = ("bos_token_id", "eos_token_id", "pad_token_id") if causal else ("pad_token_id",)
-    return {"vocab_size": _words(tokenizer), **{name: getattr(tokenizer, name, None) for name in ids}}
-
-
-def _words(tokenizer: Any) -> int:
-    """The rows that an embedding needs: ids may have gaps, so that the largest is beyond their number."""
-    return max(tokenizer.get_vocab().values()) + 1
-
-
-def _from_config(auto: Any, model_type: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
-    try:
-        known = AutoConfig.for_model(model_type)
-    except ValueError as error:
-        raise ModelError(f"model.model_type {model_type!r} is not a transformers model type") from error
-    for name in fields:
-        if not hasattr(known, name):
-            if name == "vocab_size":  # the tokenizer's
-                reason = "has no vocabulary of its own: it isn't a model of text alone"
-                raise ModelError(f"model.model_type {model_type!r} {reason}")
-            hint = nearest_field(name, known.to_dict())
-            raise ModelError(f"model.config.{name} is not a field of {type(known).__name__}{hint}")
-    try:
-        config = AutoConfig.for_model(model_type, **fields)
-        return auto.from_config(config, attn_implementation=attention)
-    except Exception as error:
-        raise ModelError(f"model: {model_type} can't be built: {in_short(error)}") from error
+    model = built(auto, model_type, pretrained, config or {}, attention, tokenizer, ids)
+    if pretrained is not None and new_words:
+        add_words(model, new_words, words(tokenizer))
+    refuse_larger(tokenizer, model)
+    adapters = lora_config(lora, causal) if lora else None
+    with fitting_tokenizer():
+        return composer_model(model, tokenizer, adapters=adapters)

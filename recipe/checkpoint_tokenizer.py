@@ -46,6 +46,14 @@ def of_run(path: str | Path, cfg: TokenizerConfig, build: Callable[[], Any]) -> 
     return saved
 
 
+def refuse_other_words(recipe: Any, checkpoint: str | Path | None) -> None:
+    """Raise if a pretrained model would be given the ids of a tokenizer that is trained here."""
+    name, pretrained = recipe.tokenizer.name, recipe.model.pretrained
+    if pretrained is not None and name in TRAINERS and checkpoint is None:
+        right = f"name the tokenizer that model.pretrained {pretrained} was trained with"
+        raise RecipeError(f"tokenizer.name is {name!r}, whose ids stand for other words; {right}")
+
+
 def saved_in(path: str | Path) -> Any | None:
     """The tokenizer in the checkpoint at `path`; None if there is none."""
     from transformers import AutoTokenizer

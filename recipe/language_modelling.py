@@ -50,6 +50,14 @@ def refuse_encoder(model: Any) -> None:
         )
 
 
+def refuse_longer(length: int, model: Any) -> None:
+    """Raise if `model` has fewer positions than rows have tokens."""
+    most = longest(model)
+    if most is not None and length > most:
+        right = "shorten it, or give a new model more by model.config.max_position_embeddings"
+        raise RecipeError(f"data.max_seq_len is {length}; the model has {most} positions: {right}")
+
+
 def show_unknown(*data: Any) -> None:
     """Print how much of the text the tokenizer doesn't know; arguments and errors as in `unknown_line`."""
     if line := unknown_line(*data):
@@ -97,17 +105,10 @@ class LanguageModelling(Task[Recipe]):
         if checkpointing:
             model.model.gradient_checkpointing_enable()
         mark_layers(model)
-        self._refuse_other_words()
+        checkpoint_tokenizer.refuse_other_words(self.recipe, self.checkpoint)
         if self.recipe.model.objective == "causal_lm":
             refuse_encoder(model)
         return model
-
-    def _refuse_other_words(self) -> None:
-        """Raise if a pretrained model would be given the ids of a tokenizer that is trained here."""
-        name, pretrained = self.recipe.tokenizer.name, self.recipe.model.pretrained
-        if pretrained is not None and name in TRAINERS and self.checkpoint is None:
-            right = f"name the tokenizer that model.pretrained {pretrained} was trained with"
-            raise RecipeError(f"tokenizer.name is {name!r}, whose ids stand for other words; {right}")
 
     def data(self, algorithms: Sequence[Algorithm] = ()) -> tuple[DataSpec, DataSpec]:
         batch, eval_batch = self.batch_sizes()
@@ -126,10 +127,7 @@ class LanguageModelling(Task[Recipe]):
 
     def check(self, model: Any) -> None:
         check_rope(model)
-        length, most = self.recipe.data.max_seq_len, longest(model)
-        if most is not None and length > most:
-            right = "shorten it, or give a new model more by model.config.max_position_embeddings"
-            raise RecipeError(f"data.max_seq_len is {length}; the model has {most} positions: {right}")
+        refuse_longer(self.recipe.data.max_seq_len, model)
 
     def results(self, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
         accuracy = "masked_accuracy" if self.recipe.model.objective == "masked_lm" else "accuracy"

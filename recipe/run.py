@@ -1,6 +1,6 @@
 """Run a recipe: train, evaluate and record, or only build (`dry_run`).
 
-0. `with_recorded`: the techniques of a pretrained model are added to the recipe's.
+0. `started`: a pretrained run becomes a folder, and the techniques of its model are added to the recipe's.
 1. `trainer_settings`: an error in the recipe is raised before anything is built; `places.prepare`: so is a
    folder that can't be written to.
 2. `checkpoints.to_load`: a checkpoint that the run can't resume from is refused before it is loaded.
@@ -23,10 +23,11 @@ from composer.utils import dist
 
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.classifying.task import TextClassification
 from cadenza.recipe.compiling import compile_layers
 from cadenza.recipe.continuing import scores
 from cadenza.recipe.continuing.first import evaluate_first, texts
-from cadenza.recipe.continuing.surgeries import with_recorded
+from cadenza.recipe.continuing.surgeries import started
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
@@ -34,7 +35,7 @@ from cadenza.recipe.language_modelling import LanguageModelling
 from cadenza.recipe.loading.blame import blamed
 from cadenza.recipe.runs import ended, kept_recipe, places
 from cadenza.recipe.runs.stopping import stops_in_a_line
-from cadenza.recipe.schema import ImageRecipe, Run
+from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe, Run
 from cadenza.recipe.task import Task
 from cadenza.recipe.trainer import build_trainer, trainer_settings
 from cadenza.surgery import Report, Surgery
@@ -43,13 +44,15 @@ from cadenza.surgery import Report, Surgery
 def task_of(recipe: Any) -> Task:
     """The task that fits the class of `recipe`; torch.distributed is set up first, for this rank's device."""
     dist.initialize_dist("gpu" if torch.cuda.is_available() else "cpu")
+    if isinstance(recipe, ClassificationRecipe):
+        return TextClassification(recipe)
     return ImageClassification(recipe) if isinstance(recipe, ImageRecipe) else LanguageModelling(recipe)
 
 
 @blamed
 def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     """Build everything and train nothing; the surgeries' reports, and parameter counts before and after."""
-    recipe = with_recorded(recipe)
+    recipe = started(recipe)
     algorithms = trainer_settings(recipe)["algorithms"]
     task = task_of(recipe)
     task.checkpoint = checkpoints.to_load(recipe, algorithms)
@@ -69,7 +72,7 @@ def train(recipe: Run) -> Path | None:
 
     Where nothing was left to train, only the run's own recipe has a record; for another one it returns None.
     """
-    recipe = with_recorded(recipe)
+    recipe = started(recipe)
     settings = trainer_settings(recipe)
     if dist.get_global_rank() == 0:
         places.prepare(recipe)
@@ -102,17 +105,23 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
 @blamed
 def evaluate(recipe: Run) -> tuple[str, dict[str, Any]]:
     """Score what the recipe loads on its evaluation data; a line for the screen, and the record's `eval`."""
-    recipe = with_recorded(recipe)
+    recipe = started(recipe)
     settings = {**trainer_settings(recipe), "callbacks": []}  # no rows for a run's metrics
     task = task_of(recipe)
+    task.scored = True
     built = built_of(task, settings)
     built.trainer.eval()
     results = {**task.results(built.trainer, built.evaluation), **texts(built.trainer, task.others)}
     built.trainer.close()
-    line = task.summary(results).splitlines()[-1].removeprefix("eval: ")
+    lines = task.summary(results).splitlines()[1:]
     others = {name: text["after"] for name, text in results.get("texts", {}).items() if name != scores.OWN}
-    found = {**results["eval"], **({"texts": others} if others else {})}
-    return "\n".join([line, *scores.lines(results)]), found
+    found = {**results["eval"], **({"texts": others} if others else {}), **_others(results)}
+    return "\n".join([*lines, *scores.lines(results)]).removeprefix("eval: "), found
+
+
+def _others(results: dict[str, Any]) -> dict[str, Any]:
+    """The entry `others` of a classifier's results, if there is one that isn't empty."""
+    return {"others": results["others"]} if results.get("others") else {}
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from composer import Trainer
-from composer.core import Algorithm, DataSpec
+from composer.core import Algorithm, Callback, DataSpec
 from composer.utils import dist
 from safetensors.torch import save_file
 
@@ -29,6 +29,7 @@ class Task(ABC, Generic[AnyRun]):
 
     weighs_tokens: ClassVar[bool]  # whether a micro-batch is weighted by its labels, not by its samples
     checkpoint: str | Path | None = None  # what the run loads; set before `model` is called
+    scored = False  # whether what is loaded is only evaluated; likewise
 
     def __init__(self, recipe: AnyRun) -> None:
         self.recipe = recipe
@@ -45,6 +46,10 @@ class Task(ABC, Generic[AnyRun]):
     def check(self, model: Any) -> None:
         """Raise if `model`, with all techniques applied, can't be trained correctly."""
 
+    def callbacks(self) -> list[Callback]:
+        """What the results need of each evaluation."""
+        return []
+
     @abstractmethod
     def results(self, trainer: Trainer, evaluation: DataSpec) -> dict[str, Any]:
         """The record's entries `train` and `eval` for a finished run."""
@@ -52,7 +57,7 @@ class Task(ABC, Generic[AnyRun]):
     @staticmethod
     @abstractmethod
     def summary(results: dict[str, Any]) -> str:
-        """The results in two lines, for the screen."""
+        """The results in lines, for the screen: of training first, then of evaluation."""
 
     def keep(self, model: Any, folder: Path) -> None:
         """Write to `folder` what no checkpoint holds: the integers of quantized layers."""

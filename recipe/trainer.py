@@ -58,7 +58,7 @@ def build_trainer(
         accumulate_train_batch_on_tokens=task.weighs_tokens,
         **{**settings, **_precision(task, settings)},
     )
-    trainer.state.callbacks.append(RestoresRandomness(trainer))
+    trainer.state.callbacks += [RestoresRandomness(trainer), *task.callbacks()]
     checkpoints.count_earlier(trainer, task.recipe)
     return trainer
 

@@ -3,20 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from cadenza.data import hub
 from cadenza.models.errors import ModelError, in_short
 from cadenza.surgery.checkpoint import safe_weights
 
 SHOWN = 3
+CLASSIFIER = "ForSequenceClassification"
 MOSAICBERT = "; this is MosaicBERT's published layout: read it by load_mosaicbert, write it by save"
 
 
 def pretrained_model(auto: Any, name: str, fields: dict[str, Any], attention: str) -> PreTrainedModel:
     """The model called `name`, by transformers' class `auto`; `fields` replace those of its config.
 
-    A new head may be missing, which transformers reports.
+    A new head may be missing, which transformers reports, and with it the base model's pooler, which a masked
+    LM doesn't have. Weights of a head of another size are left out, as those of another number of classes.
 
     Raises:
         ModelError: there is no such model, or weights of its base model are missing.
@@ -24,6 +26,8 @@ def pretrained_model(auto: Any, name: str, fields: dict[str, Any], attention: st
     local = is_local(name)
     source = str(Path(name).expanduser()) if is_folder(name) else name
     options = {"attn_implementation": attention, "local_files_only": local, **safe_weights(), **fields}
+    if auto is AutoModelForSequenceClassification:
+        options["ignore_mismatched_sizes"] = True
     try:
         model, info = auto.from_pretrained(source, output_loading_info=True, **options)
     except Exception as error:
@@ -53,7 +57,14 @@ def is_local(name: str) -> bool:
 
 def _refuse_random_weights(name: str, model: Any, info: dict[str, Any]) -> None:
     """Raise if weights of the base model were drawn at random, since the folder has none for them."""
-    missing = sorted(key for key in info["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    base = f"{model.base_model_prefix}."
+    other_sizes = [key for key, *_ in info["mismatched_keys"]]
+    pooler = f"{base}pooler." if type(model).__name__.endswith(CLASSIFIER) else ()
+    missing = sorted(
+        key
+        for key in {*info["missing_keys"], *other_sizes}
+        if key.startswith(base) and not (pooler and key.startswith(pooler))
+    )
     if not missing:
         return
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""

@@ -8,10 +8,11 @@ from cadenza.algorithms import REGISTRY
 from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.methods import COMPOSERS
 from cadenza.recipe.runs.kept_recipe import LOADED, differences, of_checkpoint
-from cadenza.recipe.schema import Recipe, Run
+from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe, Recipe, Run
 from cadenza.surgery.checkpoint import parse, saved_algorithms
 
 METHODS = {**COMPOSERS, **REGISTRY}
+TEXT, CLASSES, IMAGES = "a language model", "a text classifier", "an image classifier"
 NAMES = {cls.__name__: name for name, cls in METHODS.items()}
 
 
@@ -21,16 +22,25 @@ def refuse_other_model(path: str | Path, state: dict[str, Any], recipe: Run) -> 
     Raises:
         RecipeError: the message names both.
     """
-    held, text = language_model(state), isinstance(recipe, Recipe)
-    if (held is not None) != text:
-        theirs, ours = ("a language model", "image classifiers") if held else ("no language model", "text")
-        raise RecipeError(f"train.load_path: {path} holds {theirs}; this recipe is for {ours}")
-    if not isinstance(recipe, Recipe) or not held or recipe.model.pretrained is not None:
+    held, ours = language_model(state), _kind(recipe)
+    theirs = IMAGES if held is None else _kind_of_class(str(held.get("class")))
+    if theirs != ours:
+        right = "; to fine-tune it, name it in model.pretrained" if (theirs, ours) == (TEXT, CLASSES) else ""
+        raise RecipeError(f"train.load_path: {path} holds {theirs}; this recipe is for {ours}{right}")
+    if not isinstance(recipe, Recipe | ClassificationRecipe) or not held or recipe.model.pretrained:
         return
     theirs = (held.get("content") or {}).get("model_type", recipe.model.model_type)
     if theirs != recipe.model.model_type:
         ours = recipe.model.model_type
         raise RecipeError(f"train.load_path: {path} holds a {theirs}; model.model_type is {ours!r}")
+
+
+def _kind(recipe: Run) -> str:
+    return {ClassificationRecipe: CLASSES, ImageRecipe: IMAGES}.get(type(recipe), TEXT)
+
+
+def _kind_of_class(name: str) -> str:
+    return CLASSES if name.endswith("ForSequenceClassification") else TEXT
 
 
 def language_model(state: dict[str, Any]) -> dict[str, Any] | None:
@@ -85,7 +95,7 @@ def _options(text: str) -> str:
 
 
 def _anew(recipe: Run, path: str | Path) -> str:
-    if isinstance(recipe, Recipe):
+    if not isinstance(recipe, ImageRecipe):
         return (
             f"start anew from an exported model: cadenza export {path} FOLDER, then model.pretrained=FOLDER"
         )

@@ -11,7 +11,14 @@ from composer.utils import dist
 
 from cadenza.recipe.runs import flops, rows
 
-NAMES = {"LanguageCrossEntropy": "loss", "CrossEntropy": "loss", "MaskedAccuracy": "accuracy"}
+NAMES = {
+    **dict.fromkeys(("LanguageCrossEntropy", "CrossEntropy", "MeanSquaredError"), "loss"),
+    **dict.fromkeys(("MaskedAccuracy", "MulticlassAccuracy"), "accuracy"),
+    **dict.fromkeys(("F1OfSecond", "MulticlassF1Score"), "f1"),
+    "MulticlassMatthewsCorrCoef": "mcc",
+    "SpearmanCorrCoef": "spearman",
+    "PearsonCorrCoef": "pearson",
+}
 
 
 class Metrics(Callback):

@@ -7,7 +7,7 @@ from pathlib import Path
 from cadenza.data.places import cache_folder, home, is_full, why_unwritable
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.recipe.errors import RecipeError, TrainingError
-from cadenza.recipe.schema import Recipe, Run
+from cadenza.recipe.schema import ClassificationRecipe, Recipe, Run
 
 # Section -> keys that may hold a path; of those that may hold a name as well, only `~` tells a path.
 PATHS = {
@@ -48,7 +48,7 @@ def prepare(recipe: Run) -> None:
     folders = {"train.run_folder": recipe.folder}
     if recipe.train.save_interval is not None:
         folders["train.run_folder (checkpoints)"] = recipe.checkpoints
-    if isinstance(recipe, Recipe) and recipe.tokenizer.name in TRAINERS:
+    if isinstance(recipe, Recipe | ClassificationRecipe) and recipe.tokenizer.name in TRAINERS:
         key = "tokenizer.cache_dir" if recipe.tokenizer.cache_dir else "CADENZA_CACHE"
         folders[key] = cache_folder(recipe.tokenizer.cache_dir)
     for key, folder in folders.items():

@@ -128,11 +128,11 @@ def test_other_models_are_refused(first, recipe, tmp_path):
     def images(*pairs):
         return load([str(tmp_path / "images.yaml")], [f"train.run_folder={tmp_path}/runs", *pairs])
 
-    with pytest.raises(RecipeError, match="holds a language model; this recipe is for image classifiers"):
+    with pytest.raises(RecipeError, match="holds a language model; this recipe is for an image classifier"):
         train(images(f"train.load_path={first}"))
     train(images())
     other = tmp_path / "runs/images/checkpoints/ep0-ba1-rank0.pt"
-    with pytest.raises(RecipeError, match="holds no language model; this recipe is for text"):
+    with pytest.raises(RecipeError, match="holds an image classifier; this recipe is for a language model"):
         train(recipe(f"train.load_path={other}"))
     with pytest.raises(RecipeError, match=r"holds a bert; model\.model_type is 'roberta'"):
         train(recipe(f"train.load_path={first}", "model.model_type=roberta"))

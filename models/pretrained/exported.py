@@ -1,0 +1,74 @@
+"""A run or a checkpoint as a Hugging Face folder: exported once, and kept under `$CADENZA_CACHE`."""
+
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from cadenza.data.places import cache_folder, home, why_unwritable
+from cadenza.data.ranks import once_a_node
+from cadenza.data.text.prepared.key import key_of
+from cadenza.models.errors import ModelError
+from cadenza.models.export import export
+
+LATEST = "checkpoints/latest-rank0.pt"
+CONFIG = "config.json"
+FINAL = "model"  # where the run of a text classifier writes it
+
+
+def model_folder(name: str, trusted: bool = False) -> str:
+    """The folder of the model that `name` means: a checkpoint, a run, or what transformers knows by it.
+
+    Args:
+        trusted: read a checkpoint even with torch before 2.10, where a file can make torch run code.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read.
+        ModelError: the run has neither a checkpoint nor a model, or the checkpoint holds another model.
+    """
+    path = home(name)
+    if path.suffix == ".pt":
+        return _kept(path, trusted)
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return name
+    if (path / LATEST).is_file():
+        return _kept((path / LATEST).resolve(), trusted)
+    if (path / FINAL / CONFIG).is_file():
+        return str(path / FINAL)
+    if (path / "recipe.yaml").is_file():
+        right = "train it with train.save_interval set"
+        raise ModelError(f"model.pretrained: the run {name} has no checkpoint to start from; {right}")
+    return name
+
+
+def _kept(checkpoint: Path, trusted: bool) -> str:
+    """The folder that `checkpoint` is exported to, made on each node if it isn't there."""
+    if not checkpoint.is_file():
+        raise ModelError(f"model.pretrained: there is no checkpoint {checkpoint}")
+    stat = checkpoint.stat()
+    made_of = [str(checkpoint.resolve()), stat.st_size, stat.st_mtime_ns, version("cadenza")]
+    run = checkpoint.resolve().parent.parent.name
+    folder = cache_folder() / "exported" / f"{run}-{checkpoint.stem}-{key_of({'checkpoint': made_of})}"
+    once_a_node(lambda: _export(checkpoint, folder, trusted))
+    return str(folder)
+
+
+def _export(checkpoint: Path, folder: Path, trusted: bool) -> None:
+    """Write whole or not at all, so that another process never reads half a model."""
+    if folder.is_dir():
+        return
+    if why := why_unwritable(folder.parent):
+        raise ModelError(f"CADENZA_CACHE: {folder.parent} can't be written to ({why}); name another folder")
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        export(checkpoint, temporary, trusted)
+        if not (temporary / CONFIG).is_file():
+            right = "export it first, adapters with --merge"
+            raise ModelError(f"model.pretrained: {checkpoint} holds no whole Hugging Face model; {right}")
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The task of recipes for labelled text: fine-tuning, its predictions and its confusion matrix."""
