@@ -21,17 +21,21 @@ def _scores(scores: dict[str, Any]) -> str:
     rest = ", ".join(f"{NAMES[key]} {_shown(scores[key])}" for key in NAMES if key in scores)
     if "accuracy" not in scores:
         return f"{rest}, mean squared error {_shown(scores['loss'])}, of {scores['examples']:,} examples"
+    low, high = interval(scores["accuracy"], scores["examples"])
     return (
-        f"accuracy {scores['accuracy']:.1%} ± {_half_width(scores):.1%} (95 %, of {scores['examples']:,} "
-        f"examples; the most frequent class is {scores['most_frequent']:.1%}), {rest}, "
+        f"accuracy {scores['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, {scores['examples']:,} "
+        f"examples, {scores['most_frequent']:.1%} of the most frequent class), {rest}, "
         f"cross-entropy {_shown(scores['loss'])} nats"
     )
 
 
-def _half_width(scores: dict[str, Any]) -> float:
-    """Half of the 95 % interval of an accuracy, by the normal approximation of the binomial distribution."""
-    share = scores["accuracy"]
-    return 1.96 * math.sqrt(share * (1 - share) / scores["examples"])
+def interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a `share` of `count` examples (Wilson 1927)."""
+    z = 1.96
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    whole = 1 + z * z / count
+    return (middle - half) / whole, min((middle + half) / whole, 1.0)
 
 
 def _shown(value: float | None) -> str:
