@@ -1,9 +1,11 @@
-"""Text for masked and causal language modelling, and images for classification, from source to batch."""
+"""Text for language models, labelled text and images for classifiers, from source to batch."""
 
 from cadenza.data.draws import EpochSampler
 from cadenza.data.errors import DataError
 from cadenza.data.images.config import ImageConfig
 from cadenza.data.images.loader import build_image_dataspec
+from cadenza.data.labelled.config import LabelledConfig
+from cadenza.data.labelled.loader import build_labelled_dataspec
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.datasets.sequences import TokenizedDocuments, TokenizedStream, pieces
 from cadenza.data.text.loader import build_causal_dataspec, build_dataspec, count_tokens, unigram_entropy
@@ -18,6 +20,7 @@ __all__ = [
     "DataError",
     "EpochSampler",
     "ImageConfig",
+    "LabelledConfig",
     "MaskedLMCollator",
     "TextConfig",
     "TokenizedDocuments",
@@ -26,6 +29,7 @@ __all__ = [
     "build_causal_dataspec",
     "build_dataspec",
     "build_image_dataspec",
+    "build_labelled_dataspec",
     "build_tokenizer",
     "count_tokens",
     "documents",

@@ -7,13 +7,14 @@ from typing import Any, get_type_hints
 
 from cadenza.algorithms import REGISTRY
 from cadenza.data.images.config import ImageConfig
+from cadenza.data.labelled.config import LabelledConfig
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.options import declared
 from cadenza.recipe.loading.sections import type_names
 from cadenza.recipe.methods import COMPOSERS, options_of
 from cadenza.recipe.methods.values import RANGES
-from cadenza.recipe.schema import ImageModel, Model, Optimizer, Run, Scheduler, Train
+from cadenza.recipe.schema import ClassifierModel, ImageModel, Model, Optimizer, Run, Scheduler, Train
 
 HEAD = """\
 # Keys of a recipe
@@ -26,9 +27,11 @@ Each key has a type, a default, the values that fit, and a meaning. In a range `
 SECTIONS: list[tuple[str, str, Any]] = [
     ("recipe", "", Run),
     ("model", "model.", Model),
+    ("model, labelled text", "model.", ClassifierModel),
     ("model, images", "model.", ImageModel),
     ("tokenizer", "tokenizer.", TokenizerConfig),
     ("data", "data.", TextConfig),
+    ("data, labelled text", "data.", LabelledConfig),
     ("data, images", "data.", ImageConfig),
     ("optimizer", "optimizer.", Optimizer),
     ("scheduler", "scheduler.", Scheduler),

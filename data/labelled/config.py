@@ -49,7 +49,7 @@ class LabelledConfig:
     labels: list[str] | None = option(
         None,
         "The classes, in the order of their ids; null: those that the Hub data set names, else those of the "
-        "training examples, sorted.",
+        "training examples, sorted; integers by their values.",
         Text(),
         only=("data.target", ("class",)),
     )

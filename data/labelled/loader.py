@@ -43,7 +43,12 @@ def build_labelled_dataspec(
     counts = f"{len(dataset)} examples"
     loader = data_loader(cfg, dataset, counts, collator, train, batch_size, seed)
     packing = _packing(cfg.max_seq_len) if packed else None
-    return DataSpec(loader, microbatch_transforms=packing, get_num_tokens_in_batch=count_tokens)
+    return DataSpec(loader, microbatch_transforms=packing, get_num_tokens_in_batch=count)
+
+
+def count(batch: Any) -> dict[str, Any]:
+    """As `count_tokens`; each label counts, since a number may be -100."""
+    return {**count_tokens(batch), "loss_generating": float(len(batch["labels"]))}
 
 
 def _tokenized(examples: list[Example], tokenizer: Any, cfg: LabelledConfig, part: str) -> LabelledExamples:

@@ -63,8 +63,10 @@ def texts(sets: Sets) -> Iterator[str]:
 
 def _own(cfg: LabelledConfig) -> tuple[Part, Part]:
     """What is trained on, and what is evaluated by the way."""
-    name, key = hub_name(cfg), "data.source"
-    training = of_hub(name, cfg.split, cfg, key) if name else of_files(cfg.source, cfg, key)
+    name = hub_name(cfg)
+    training = (
+        of_hub(name, cfg.split, cfg, "data.split") if name else of_files(cfg.source, cfg, "data.source")
+    )
     if cfg.eval_source is not None:
         evaluation = of_files(cfg.eval_source, cfg, "data.eval_source")
         refuse_shared(cfg)

@@ -15,8 +15,6 @@ from cadenza.data.text.files.fields import column_of
 from cadenza.data.text.files.paths import each_once, is_local, paths_of
 from cadenza.data.text.files.place import Reading
 
-ADVICE = "check the name, the split and the network, or set data.source to local files"
-
 
 @dataclass
 class Part:
@@ -61,12 +59,13 @@ def of_files(source: str | list[str], cfg: LabelledConfig, key: str) -> Part:
 
 
 def of_hub(name: str, split: str, cfg: LabelledConfig, key: str) -> Part:
-    """The rows of a split, downloaded by `datasets`; errors as in `of_files`."""
+    """The rows of a split, which `key` names, downloaded by `datasets`; errors as in `of_files`."""
     from datasets import load_dataset
 
-    with hub.reading(name, ADVICE):
+    advice = f"check the name, data.subset, {key} and the network, or set data.source to local files"
+    with hub.reading(name, advice):
         rows: Any = load_dataset(name, cfg.subset, split=split)
-    columns = [column_of(key, field, rows.column_names, name) for key, field in fields_of(cfg).items()]
+    columns = [column_of(option, field, rows.column_names, name) for option, field in fields_of(cfg).items()]
     names = _names(rows.features, cfg.label_field)
     rows = rows.select_columns(sorted(set(columns)))
     where = f"{name} {f'{cfg.subset} ' if cfg.subset else ''}{split}"
