@@ -43,7 +43,9 @@ class TextClassification(Task[ClassificationRecipe]):
         super().__init__(recipe)
         self.predicted = predictions.Predictions()
         self.apart: dict[str, DataSpec] = {}  # of data.other_eval
-        self.outputs: dict[str, Tensor] = {}  # of each evaluation, once there are results
+        # Of each evaluation, by its label in the Trainer:
+        self.judged: dict[str, list[Example]] = {}
+        self.outputs: dict[str, Tensor] = {}
 
     @cached_property
     def sets(self) -> Sets:
@@ -87,10 +89,12 @@ class TextClassification(Task[ClassificationRecipe]):
             return build_labelled_dataspec(examples, train=False, batch_size=eval_batch, **shared)
 
         self.apart = {name: judged(found) for name, found in self.sets.others.items()}
+        evaluation = judged(self.sets.evaluation)
+        self.judged = {name: examples_of(data) for name, data in {OWN: evaluation, **self.apart}.items()}
         train = build_labelled_dataspec(
             self.sets.train, train=True, batch_size=batch, packed=packed, **shared
         )
-        return train, judged(self.sets.evaluation)
+        return train, evaluation
 
     def callbacks(self) -> list[Callback]:
         return [self.predicted]
@@ -104,8 +108,10 @@ class TextClassification(Task[ClassificationRecipe]):
         for name, data in self.apart.items():
             trainer.state.eval_metrics.pop(name, None)
             trainer.eval(Evaluator(label=name, dataloader=data))
-        examples = {OWN: self.sets.evaluation, **self.sets.others}
-        self.outputs = {name: self.predicted.gathered(name, len(found)) for name, found in examples.items()}
+        self.outputs = {
+            name: self.predicted.gathered(name, len(found)) for name, found in self.judged.items()
+        }
+        scores = {name: self._scores(trainer, name) for name in self.judged}
         time = trainer.state.timestamp
         return {
             "train": {
@@ -115,13 +121,13 @@ class TextClassification(Task[ClassificationRecipe]):
                 "examples_per_second": samples_per_second(trainer.state),
                 "loss": trainer.state.total_loss_dict.get("loss/train/total"),
             },
-            "eval": self._scores(trainer, OWN, self.sets.evaluation),
-            "others": {name: self._scores(trainer, name, found) for name, found in self.sets.others.items()},
+            "eval": scores.pop(OWN),
+            "others": scores,
             "labels": self.sets.labels,
         }
 
-    def _scores(self, trainer: Trainer, label: str, examples: list[Example]) -> dict[str, Any]:
-        metrics = trainer.state.eval_metrics[label]
+    def _scores(self, trainer: Trainer, label: str) -> dict[str, Any]:
+        metrics, examples = trainer.state.eval_metrics[label], self.judged[label]
         scores = {NAMES.get(name, name): finite(metric.compute()) for name, metric in metrics.items()}
         if not self.sets.labels:
             return {**scores, "examples": len(examples)}
@@ -134,15 +140,23 @@ class TextClassification(Task[ClassificationRecipe]):
 
     def keep(self, model: Any, folder: Path) -> None:
         super().keep(model, folder)
-        labels = self.sets.labels
-        for name, examples in {OWN: self.sets.evaluation, **self.sets.others}.items():
+        for name, examples in self.judged.items():
             end = "" if name == OWN else f"-{name}"
-            path = folder / f"predictions{end}.csv"
-            predictions.write(path, examples, self.outputs[name], labels)
-            show(f"predictions: {path}")
-            if labels:
-                truth = torch.tensor([int(example.label) for example in examples])
-                counts = confusion.matrix(self.outputs[name], truth)
-                show(confusion.draw(counts, labels, self.recipe.name, folder / f"confusion{end}.png"))
+            self._keep_predictions(examples, self.outputs[name], folder, end)
         if not self.recipe.train.parallelism_config:
             show(f"model: {save(model, folder / 'model', self.tokenizer)}")
+
+    def _keep_predictions(self, examples: list[Example], outputs: Tensor, folder: Path, end: str) -> None:
+        labels, path = self.sets.labels, folder / f"predictions{end}.csv"
+        predictions.write(path, examples, outputs, labels)
+        show(f"predictions: {path}")
+        if labels:
+            truth = torch.tensor([int(example.label) for example in examples])
+            counts = confusion.matrix(outputs, truth)
+            show(confusion.draw(counts, labels, self.recipe.name, folder / f"confusion{end}.png"))
+
+
+def examples_of(data: DataSpec) -> list[Example]:
+    """The examples of a data set, without those that have no token."""
+    loader: Any = data.dataloader
+    return loader.dataset.examples
