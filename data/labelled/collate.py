@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cadenza.data.text.datasets.windows import end_id
+from cadenza.data.errors import DataError
 
 MULTIPLE = 8  # of which a batch's length is, as tensor cores need
 
@@ -15,7 +15,7 @@ class LabelledCollator:
     """Pads examples on the tokenizer's side.
 
     Args:
-        tokenizer: gives the padding token, or without one its end token.
+        tokenizer: gives the padding token (`padding_id`) and its side.
         max_seq_len: no batch is padded beyond it.
         classes: whether labels are ids of classes, rather than numbers.
 
@@ -24,9 +24,8 @@ class LabelledCollator:
     """
 
     def __init__(self, tokenizer: Any, max_seq_len: int, classes: bool) -> None:
-        pad = tokenizer.pad_token_id
         types = getattr(tokenizer, "pad_token_type_id", 0)
-        self.padding = {"input_ids": end_id(tokenizer) if pad is None else pad, "token_type_ids": types}
+        self.padding = {"input_ids": padding_id(tokenizer), "token_type_ids": types}
         self.left = tokenizer.padding_side == "left"
         self.max_seq_len, self.label = max_seq_len, torch.int64 if classes else torch.float32
 
@@ -50,6 +49,18 @@ class LabelledCollator:
             "labels": torch.tensor(np.array([example["label"] for example in examples]), dtype=self.label),
             "draw": torch.tensor([example["draw"] for example in examples]),
         }
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The id of padding; of a tokenizer without it, as those of most decoders, that of the end of a text.
+
+    Raises:
+        DataError: the tokenizer has neither.
+    """
+    for name in ("pad_token_id", "eos_token_id", "sep_token_id"):
+        if (found := getattr(tokenizer, name, None)) is not None:
+            return found
+    raise DataError("tokenizer.name: the tokenizer has no pad_token, eos_token or sep_token to pad with")
 
 
 def _padded(rows: list[np.ndarray], real: np.ndarray, padding: int) -> Tensor:

@@ -5,7 +5,7 @@ So it depends neither on the order of the files nor on the machine, and equal te
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from cadenza.data.labelled.rows import Row
 
@@ -47,11 +47,11 @@ def key_of(row: Row, seed: int) -> bytes:
 
 def _evaluated(rows: Iterable[Row], fraction: float, seed: int, classes: bool) -> Iterator[bytes]:
     """The keys of the rows to evaluate."""
-    labels: dict[bytes, Hashable] = {}
+    labels: dict[bytes, str] = {}
     for row in rows:
         key, name = key_of(row, seed), _class(row, classes)
         labels[key] = min(labels.get(key, name), name)
-    groups: dict[Hashable, list[bytes]] = defaultdict(list)
+    groups: dict[str, list[bytes]] = defaultdict(list)
     for key, name in labels.items():
         groups[name].append(key)
     for keys in groups.values():

@@ -8,6 +8,8 @@ import numpy as np
 
 from cadenza.data.errors import BadRow, DataError
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def class_of(value: Any, names: list[str] | None, what: str) -> str:
     """The name of the class that `value` means.
@@ -46,10 +48,10 @@ def number_of(value: Any, names: list[str] | None, what: str) -> float:
     try:
         number = float(value)
     except ValueError as error:
-        raise BadRow(f"{what} is {value[:40]!r}, no number") from error
+        raise BadRow(f"{what} is {str(value)[:40]!r}, no number") from error
     except OverflowError:
         number = math.inf
-    if abs(number) > np.finfo(np.float32).max or math.isnan(number):
+    if abs(number) > LARGEST or math.isnan(number):
         raise BadRow(f"{what} is {str(value)[:40]}; it must be a finite number")
     return number
 

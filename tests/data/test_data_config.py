@@ -2,7 +2,7 @@
 
 import pytest
 
-from cadenza.data import DataError, ImageConfig, TextConfig, TokenizerConfig
+from cadenza.data import DataError, ImageConfig, LabelledConfig, TextConfig, TokenizerConfig
 
 LEAST = [
     (TextConfig, "max_seq_len", 3),
@@ -10,6 +10,11 @@ LEAST = [
     (TextConfig, "shuffle_buffer", 1),
     (TextConfig, "upsample_times", 1),
     (TextConfig, "eval_documents", 1),
+    (LabelledConfig, "max_seq_len", 3),
+    (LabelledConfig, "num_workers", 0),
+    (LabelledConfig, "train_examples", 1),
+    (LabelledConfig, "eval_examples", 1),
+    (LabelledConfig, "split_seed", 0),
     (ImageConfig, "image_size", 1),
     (ImageConfig, "num_workers", 0),
     (ImageConfig, "train_images", 1),
@@ -77,3 +82,39 @@ def test_the_crop_may_be_as_large_as_what_it_is_cut_from():
     assert ImageConfig(image_size=256, eval_resize=256).eval_resize == 256
     with pytest.raises(DataError, match=r"eval_resize is 255; .* data.image_size, 256"):
         ImageConfig(image_size=256, eval_resize=255)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"eval_fraction": 1.0}, r"data\.eval_fraction is 1\.0; it must lie in \(0, 1\)"),
+        ({"target": "label"}, r"data\.target is 'label'; it must be class or number"),
+        ({"on_bad_row": "drop"}, r"data\.on_bad_row is 'drop'; it must be error or skip"),
+        ({"encoding": "utf-9"}, r"data\.encoding is 'utf-9'; it must be an encoding that Python knows"),
+        ({"text_field": " "}, r"data\.text_field is ' '; it must be a text that isn't empty"),
+        ({"source": []}, r"data\.source is \[\]; it must name one at least"),
+        ({"eval_source": []}, r"data\.eval_source is \[\]; it must name one at least"),
+        ({"labels": []}, r"data\.labels is \[\]; it must name one at least"),
+        ({"labels": ["a"]}, r"data\.labels is \['a'\]; it must name two classes at least, each once"),
+        ({"labels": ["a", "b", "a"]}, r"data\.labels is .*; it must name two classes at least, each once"),
+        ({"label_field": "text"}, r"data\.label_field: text, text must be fields of their own"),
+        ({"pair_field": "label"}, r"data\.label_field: text, label, label must be fields of their own"),
+        (
+            {"other_eval": {"eval": "a.csv"}},
+            r"data\.other_eval\.eval: a name has letters, digits, _ and -, and",
+        ),
+        ({"other_eval": {"a/b": "a.csv"}}, r"data\.other_eval\.a/b: a name has letters"),
+        (
+            {"other_eval": {"x": 3}},
+            r"data\.other_eval\.x is 3; it must name files, or a split of a Hub data set",
+        ),
+        ({"other_eval": {"x": []}}, r"data\.other_eval\.x is \[\]; it must name files"),
+    ],
+)
+def test_what_a_config_of_labelled_text_refuses(values, said):
+    with pytest.raises(DataError, match=f"^{said}"):
+        LabelledConfig(**values)
+
+
+def test_an_other_set_is_left_out_by_null():
+    assert LabelledConfig(other_eval={"x": None, "y": "a.csv"}).other_eval == {"y": "a.csv"}

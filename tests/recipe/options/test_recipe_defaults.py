@@ -8,10 +8,22 @@ from cases import CASES, REQUIRED
 
 from cadenza.algorithms import REGISTRY
 from cadenza.data.images.config import ImageConfig
+from cadenza.data.labelled.config import LabelledConfig
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.tokenizer_config import TokenizerConfig
 from cadenza.recipe import load, resolved
-from cadenza.recipe.schema import ImageModel, ImageRecipe, Model, Optimizer, Recipe, Run, Scheduler, Train
+from cadenza.recipe.schema import (
+    ClassificationRecipe,
+    ClassifierModel,
+    ImageModel,
+    ImageRecipe,
+    Model,
+    Optimizer,
+    Recipe,
+    Run,
+    Scheduler,
+    Train,
+)
 
 SECTIONS = {
     Model: {
@@ -22,6 +34,14 @@ SECTIONS = {
         "config": {},
         "gradient_checkpointing": False,
         "lora": {},
+    },
+    ClassifierModel: {
+        "objective": "text_classification",
+        "model_type": "bert",
+        "pretrained": None,
+        "attention": "sdpa",
+        "config": {},
+        "gradient_checkpointing": False,
     },
     ImageModel: {
         "objective": "image_classification",
@@ -108,6 +128,27 @@ SECTIONS = {
         "remote": None,
         "local": None,
     },
+    LabelledConfig: {
+        "source": "labelled.csv",
+        "subset": None,
+        "split": "train",
+        "eval_split": "validation",
+        "eval_source": None,
+        "other_eval": {},
+        "text_field": "text",
+        "pair_field": None,
+        "label_field": "label",
+        "target": "class",
+        "labels": None,
+        "encoding": "utf-8",
+        "on_bad_row": "error",
+        "max_seq_len": 256,
+        "eval_fraction": 0.1,
+        "split_seed": 17,
+        "train_examples": None,
+        "eval_examples": None,
+        "num_workers": 0,
+    },
     ImageConfig: {
         "source": "digits",
         "root": None,
@@ -138,8 +179,14 @@ TEXT = {
     "tokenizer": SECTIONS[TokenizerConfig],
     "data": SECTIONS[TextConfig],
 }
+CLASSES = {
+    **RUN,
+    "model": SECTIONS[ClassifierModel],
+    "tokenizer": SECTIONS[TokenizerConfig],
+    "data": SECTIONS[LabelledConfig],
+}
 IMAGES = {**RUN, "model": SECTIONS[ImageModel], "data": SECTIONS[ImageConfig]}
-DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ImageRecipe: IMAGES}
+DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ClassificationRecipe: CLASSES, ImageRecipe: IMAGES}
 
 # Each surgery refuses, if not told otherwise, what it can't change.
 OPTIONS = {
@@ -167,6 +214,7 @@ def test_techniques(name):
     [
         ("masked_lm", Recipe, TEXT),
         ("causal_lm", Recipe, TEXT),
+        ("text_classification", ClassificationRecipe, CLASSES),
         ("image_classification", ImageRecipe, IMAGES),
     ],
 )
