@@ -3,6 +3,8 @@
 1. `cadenza.recipe.load` reads the recipe; its tokenizer is loaded, or trained as for a run.
 2. `facts` counts the training documents; of a stream the first ones.
 3. What was counted is printed, with examples as the model sees them, and the lengths are drawn.
+
+Of labelled text all examples are read, those for evaluation too.
 """
 
 import argparse
@@ -35,11 +37,17 @@ def run(arguments: list[str]) -> int:
     if not files:
         raise CommandError("data: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
     from cadenza.recipe import load
+    from cadenza.recipe.schema import ClassificationRecipe
 
-    recipe = load(files, pairs)
+    recipe, plot = load(files, pairs), options.output
     if not hasattr(recipe, "tokenizer"):
         raise CommandError("data: the recipe is for images; this command looks at text")
-    look(recipe, options.documents, options.output or recipe.folder / "data.png")
+    if isinstance(recipe, ClassificationRecipe):
+        if options.documents is not None:
+            raise CommandError("data: --documents is for text without labels; name data.train_examples")
+        look_at_labelled(recipe, plot or recipe.folder / "data.png")
+    else:
+        look(recipe, options.documents, plot or recipe.folder / "data.png")
     return 0
 
 
@@ -59,4 +67,21 @@ def look(recipe: Any, most: int | None, plot: Path) -> None:
     for number, row in enumerate(examples.examples(batch, tokenizer, causal) if batch else [], 1):
         print(f"example {number}: {row}")
     histogram.draw(counted, lines.title(cfg), plot)
+    print(f"plot: {plot}")
+
+
+def look_at_labelled(recipe: Any, plot: Path) -> None:
+    """Count, print and draw the labelled text of `recipe`."""
+    from cadenza.data.survey import labelled
+    from cadenza.recipe.continuing.surgeries import started
+    from cadenza.recipe.run import task_of
+
+    recipe = started(recipe)
+    task = task_of(recipe)
+    sets, tokenizer, cfg = task.sets, task.tokenizer, recipe.data
+    data: Any = getattr(task.data()[0].dataloader, "dataset", None)
+    print("\n".join(labelled.lines(sets, data, tokenizer, cfg, recipe.train.global_batch_size)))
+    for number, example in enumerate(labelled.examples(data, sets.labels, tokenizer, EXAMPLES), 1):
+        print(f"example {number}: {example}")
+    labelled.draw(data, cfg, plot)
     print(f"plot: {plot}")

@@ -65,7 +65,10 @@ def test_a_run_then_reads_no_text(folder, monkeypatch):
     ("arguments", "said"),
     [
         (["name=x"], "prepare: no recipe: name a .yaml file or a packaged recipe"),
-        (["resnet50_bf16"], "prepare: the recipe is for images; this command prepares text"),
+        (
+            ["resnet50_bf16"],
+            "prepare: model.objective is image_classification; this command prepares the text of",
+        ),
         (["tiny.yaml", "data.source=none.jsonl"], "data.source: no file matches none.jsonl"),
         (
             ["tiny.yaml", "data.source=mds", "tokenizer.name=own"],

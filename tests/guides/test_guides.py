@@ -20,6 +20,7 @@ MORE = {
         *("model.config.hidden_size=32", "model.config.num_hidden_layers=1", "data.eval_documents=5"),
         "model.config.intermediate_size=48",
     ],
+    "finetune": [],
     "qlora": ["data.eval_documents=8"],
     "images": ["data.train_images=128", "data.eval_images=64", "train.max_duration=2ep"],
 }
@@ -27,6 +28,7 @@ FILES = {
     "encoder": ["my-encoder/config.json"],
     "context": ["longer/config.json"],
     "continue_pretraining": ["further/config.json"],
+    "finetune": ["runs/letters/model/config.json"],
     "qlora": ["adapter/adapter_config.json", "merged/config.json"],
     "images": ["network/config.json"],
 }
