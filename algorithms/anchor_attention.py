@@ -11,6 +11,7 @@ from cadenza.attention.document_ids import take_document_ids
 from cadenza.attention.modules import base_models, is_attention, is_cross_attention
 from cadenza.attention.plan import claim
 from cadenza.attention.proof.claims import documents_are_apart, masks_are_known, mixes_by_attention
+from cadenza.attention.proof.heads import prove_heads
 from cadenza.attention.proof.subject import prove
 from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
@@ -65,7 +66,9 @@ class AnchorAttention(AttentionSurgery):
     def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
         if self.prove and report.changes and self.mode != "full":
             prove(report.model, documents_are_apart)
-        return super().finish(report, survey)
+        yield from super().finish(report, survey)
+        if self.prove and report.changes:
+            prove_heads(report.model)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module

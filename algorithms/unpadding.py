@@ -8,14 +8,14 @@ from torch import nn
 
 from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
+from cadenza.attention.poolers import refuse_other_poolers
 from cadenza.attention.proof.claims import masks_are_known, mixes_by_attention, rows_equal_stock
 from cadenza.attention.rotary.tables import refuse_scaling_by_length
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
-from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Undo, is_stock
+from cadenza.surgery.retype import Undo
 
 __all__ = ["Unpadding", "apply_unpadding"]
 
@@ -46,15 +46,8 @@ class Unpadding(AttentionSurgery):
         if module not in base_models(module):
             return
         refuse_scaling_by_length(module)
-        pooler = getattr(module, "pooler", None)
-        if pooler is not None and not (isinstance(pooler, nn.Linear) or is_stock(pooler, *POOLERS)):
-            raise SurgeryError(
-                f"{site.path}.pooler: {type(pooler).__name__} is not a pooler of the first token"
-            )
+        refuse_other_poolers(module, site.path)
         yield claim(module, layout="unpadded")
-
-
-POOLERS = ("BertPooler", "RobertaPooler", "XLMRobertaPooler")
 
 
 def apply_unpadding(model: nn.Module, *, optimizers: Optimizers = None, prove: bool = True) -> Report:

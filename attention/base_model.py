@@ -18,12 +18,13 @@ NO_IDS = "anchor_attention: this training batch has no document_ids, so each row
 
 
 class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
-    """A base model with a `BatchPlan`. It takes three more arguments:
+    """A base model with a `BatchPlan`. It takes four more arguments:
 
     - `document_ids` (batch, length) keeps packed documents apart: 1, 2, ... for documents, -1 for padding, 0
       for an anchor (`cadenza.attention.anchor`);
     - `labelled` (rows,), places in the flattened batch, makes the last hidden state (1, rows, hidden);
-    - `needs_padding`: labels are predicted from padding, which a model with a head finds out.
+    - `needs_padding`: labels are predicted from padding, which a model with a head finds out;
+    - `unpacked`: each row is a document of a packed batch (`cadenza.attention.sequence_heads`).
 
     With none of them, and with no claim on kernel or layout, the stock `forward` runs unchanged. It also runs
     on a call that can't be computed by document (`BatchCall.describe`), with a warning.
@@ -35,6 +36,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
         document_ids: Tensor | None = None,
         labelled: Tensor | None = None,
         needs_padding: bool = False,
+        unpacked: bool = False,
         **kwargs: Any,
     ) -> Any:
         model: Any = self
@@ -45,19 +47,20 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
             warnings.warn(NO_IDS, stacklevel=2)
         if plan.window is not None:
             refuse_static(cache_of(self, args, kwargs), "a claimed window")
-        if plan.by_document or document_ids is not None:
+        packed = unpacked or document_ids is not None
+        if plan.by_document or packed:
             call = BatchCall(self, args, kwargs, labelled)
             reason = ON_PADDING if needs_padding else call.describe(document_ids)
             if reason is None:
-                return self._by_document(call)
-            leave_to_stock(plan, reason, document_ids is not None, self.training)
+                return self._by_document(call, unpad=unpacked or plan.layout is not None)
+            leave_to_stock(plan, reason, packed, self.training)
         if labelled is None:
             return super().forward(*args, **kwargs)
         return self._finished(BatchCall(self, args, kwargs, labelled))
 
-    def _by_document(self, call: BatchCall) -> Any:
+    def _by_document(self, call: BatchCall, unpad: bool) -> Any:
         plan = self.batch_plan
-        if plan.layout is not None:
+        if unpad:
             call.unpad()
         if plan.positions is not None and plan.positions.per_document:
             call.restart_positions()

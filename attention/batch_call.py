@@ -12,14 +12,16 @@ Here the batch is read once, with one synchronization. The cost: layers must pas
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.documents import PADDING, Documents, from_ids, from_mask
+from cadenza.attention.poolers import pooled, pooled_documents
 from cadenza.attention.positions import first_position, stock_positions
 from cadenza.attention.stock_calls import ON_PADDING, needs_stock, starts_anew
 from cadenza.surgery.errors import SurgeryError
@@ -43,19 +45,18 @@ class BatchCall:
         self.model, self.plan, self.labelled = model, model.batch_plan, labelled
         self.named, self.others = bound(model, args, kwargs)
         self.unpadded: Documents | None = None
+        self.packed = False  # several documents may share a row
         self._refuse_hidden_states()
         wants_dict = self.others.pop("return_dict", None)
         self.wants_dict = model.config.return_dict if wants_dict is None else wants_dict
         self.others["return_dict"] = True
-        self.batch, self.length, self.device = *self.tokens.shape[:2], self.tokens.device
+        tokens = self.tokens
+        self.batch, self.length, self.device = *tokens.shape[:2], tokens.device
 
     @property
     def tokens(self) -> Tensor:
-        """`input_ids` (batch, length) or, if there are none, `inputs_embeds` (batch, length, hidden)."""
-        given = [self.named[name] for name in TOKENWISE[:2] if self.named.get(name) is not None]
-        if len(given) != 1:
-            raise SurgeryError("pass exactly one of input_ids and inputs_embeds")
-        return given[0]
+        """`input_ids`, or `inputs_embeds`, as they are now."""
+        return tokens_of(self.named)
 
     @property
     def anchor(self) -> Anchor | None:
@@ -84,7 +85,7 @@ class BatchCall:
         # Transformers passes a 4D mask on unchanged. This one fits no scores: attention refuses it without
         # `documents`. Without a mask a layer that loses `documents` would attend across them.
         self.named["attention_mask"] = torch.ones(1, 1, 0, 0, dtype=torch.bool, device=self.device)
-        documents.passed = frozenset(self.others)
+        documents.passed, self.packed = frozenset(self.others), document_ids is not None
         self.others["documents"] = documents
         return None
 
@@ -118,6 +119,9 @@ class BatchCall:
         if self.labelled is not None and self.plan.rows == "output":
             hidden = output["last_hidden_state"].flatten(0, 1)  # (tokens, hidden)
             output["last_hidden_state"] = hidden.index_select(0, self.labelled)[None]  # (1, rows, hidden)
+        if self.packed and "pooler_output" in output:  # the stock pooler has read rows
+            documents, hidden = self.others["documents"], output["last_hidden_state"]
+            output["pooler_output"] = pooled_documents(self.model, documents, hidden)
         if self.unpadded is not None:
             self._pad(self.unpadded, output)
         return output if self.wants_dict else output.to_tuple()
@@ -133,9 +137,9 @@ class BatchCall:
         for name in output:
             if name in PADDED and not (name == PADDED[0] and self.labelled is not None):
                 output[name] = padded(output[name])
-            elif name == "pooler_output":  # computed from the first token of the whole batch
+            elif name == "pooler_output" and not self.packed:  # it has read the first token of the batch
                 output[name] = pooled(self.model, output["last_hidden_state"])
-            elif name not in PADDED:
+            elif name not in (*PADDED, "pooler_output"):
                 raise SurgeryError(f"unpadding doesn't know the output {name} of {type(self.model).__name__}")
 
     def _positions(self, documents: Documents, packed: bool) -> Tensor:
@@ -154,17 +158,10 @@ class BatchCall:
         places[indices] = torch.arange(len(indices), device=self.device)
         return places[labelled]
 
-    def _check_ids(self, document_ids: Tensor, mask: Tensor | None) -> None:
-        if document_ids.shape != (self.batch, self.length):
-            shapes = f"{tuple(document_ids.shape)} for tokens of {(self.batch, self.length)}"
-            raise SurgeryError(f"document_ids has shape {shapes}")
-        if mask is not None and not torch.equal(mask != 0, document_ids != PADDING):
-            raise SurgeryError("attention_mask and document_ids disagree on which tokens are padding")
-
     def _documents(self, document_ids: Tensor | None, mask: Tensor | None) -> Documents | str:
         if document_ids is None:
             return from_mask(mask, self.batch, self.length, self.device)
-        self._check_ids(document_ids, mask)
+        check_ids(document_ids, self.tokens, mask)
         return (self.anchor.documents if self.anchor else from_ids)(document_ids, self.device)
 
     @uncompiled  # reads values
@@ -180,8 +177,18 @@ class BatchCall:
             raise SurgeryError(f"{name}=True isn't supported with labels; leave one of them out")
 
 
-def pooled(model: Any, hidden: Tensor) -> Tensor:
-    """The pooled output of `hidden` (batch, length, hidden)."""
-    if isinstance(model.pooler, nn.Linear):  # ALBERT
-        return model.pooler_activation(model.pooler(hidden[:, 0]))
-    return model.pooler(hidden)
+def tokens_of(named: Mapping[str, Any]) -> Tensor:
+    """`input_ids` (batch, length) or, if there are none, `inputs_embeds` (batch, length, hidden)."""
+    given = [named[name] for name in TOKENWISE[:2] if named.get(name) is not None]
+    if len(given) != 1:
+        raise SurgeryError("pass exactly one of input_ids and inputs_embeds")
+    return given[0]
+
+
+def check_ids(document_ids: Tensor, tokens: Tensor, mask: Tensor | None) -> None:
+    """Raise if `document_ids` (batch, length) don't fit `tokens` (batch, length, ...), or `mask`."""
+    if document_ids.shape != tokens.shape[:2]:
+        shapes = f"{tuple(document_ids.shape)} for tokens of {tuple(tokens.shape[:2])}"
+        raise SurgeryError(f"document_ids has shape {shapes}")
+    if mask is not None and not torch.equal(mask != 0, document_ids != PADDING):
+        raise SurgeryError("attention_mask and document_ids disagree on which tokens are padding")

@@ -8,18 +8,22 @@ from torch import Tensor
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.modules import base_models
 from cadenza.attention.plan import claim
+from cadenza.attention.sequence_heads import UnpacksDocuments, reads_rows
 from cadenza.surgery.engine import Site
+from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.parameters import set_attributes
-from cadenza.surgery.retype import Mixin, Stage, Undo, mix
+from cadenza.surgery.retype import Mixin, Stage, Undo, bound, mix, stock_class
+
+SPANS = ("start_positions", "end_positions")
 
 
 def take_document_ids(site: Site, packing: bool | Anchor) -> Iterator[Undo]:
-    """Claim `packing` on a base model, or make a module that contains one pass `document_ids` on."""
+    """Claim `packing` on a base model, or make a module that contains one take `document_ids`."""
     module: Any = site.module
     if module in base_models(module):
         yield claim(module, packing=packing)
     elif module is site.host and base_models(module):
-        yield mix(module, TakesDocumentIds)
+        yield mix(module, UnpacksDocuments if reads_rows(module) else TakesDocumentIds)
     elif "model_forward_args" in vars(module) and base_models(module):
         # Composer's wrapper passes the arguments of the signature at its construction; peft passes all.
         names = {*module.model_forward_args, "document_ids"}
@@ -27,9 +31,20 @@ def take_document_ids(site: Site, packing: bool | Anchor) -> Iterator[Undo]:
 
 
 class TakesDocumentIds(Mixin, of="sequence_packing or anchor_attention", stage=Stage.ATTENTION):
-    """A model with a head that passes `document_ids` on to its base model."""
+    """A model with a head by token, which passes `document_ids` on to its base model."""
 
     def forward(self, *args: Any, document_ids: Tensor | None = None, **kwargs: Any) -> Any:
         if document_ids is not None:
+            _refuse_spans(self, args, kwargs)
             kwargs["document_ids"] = document_ids
         return super().forward(*args, **kwargs)
+
+
+def _refuse_spans(host: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Raise if a span is to be found, which the loss of the stock head looks for in the whole row."""
+    named, _ = bound(host, args, kwargs)
+    if found := [name for name in SPANS if named.get(name) is not None]:
+        name = stock_class(host).__name__
+        raise SurgeryError(
+            f"document_ids: {name} looks for {found[0]} in the whole row; pass one document a row"
+        )

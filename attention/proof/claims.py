@@ -43,7 +43,7 @@ def mixes_by_attention(subject: Subject) -> None:
             f"{type(taken[0]).__name__} is taken for cross-attention, but gets no other sequence"
         )
     elsewhere = torch.arange(len(one), device=ids.device) != place
-    _same(other[elsewhere], one[elsewhere], "tokens reach each other outside of attention", EXACT)
+    same(other[elsewhere], one[elsewhere], "tokens reach each other outside of attention", EXACT)
 
 
 def masks_are_known(subject: Subject) -> None:
@@ -91,7 +91,7 @@ def rows_equal_stock(subject: Subject) -> None:
     ids, mask = _padded(subject)
     ours, stock = (call(ids, attention_mask=mask) for call in (subject.hidden, subject.stock))
     real = mask.bool()
-    _same(ours[real], stock[real], "padded rows, computed by document, aren't those of the stock code")
+    same(ours[real], stock[real], "padded rows, computed by document, aren't those of the stock code")
 
 
 def documents_equal_rows(subject: Subject) -> None:
@@ -100,7 +100,7 @@ def documents_equal_rows(subject: Subject) -> None:
     numbers = torch.arange(1, len(LENGTHS) + 1).repeat_interleave(torch.tensor(LENGTHS))[None]
     packed = subject.hidden(torch.cat(rows, dim=1), document_ids=numbers.to(subject.device))
     alone = torch.cat([subject.stock(row) for row in rows], dim=1)
-    _same(packed, alone, "packed documents aren't what each of them is alone")
+    same(packed, alone, "packed documents aren't what each of them is alone")
 
 
 def documents_are_apart(subject: Subject) -> None:
@@ -110,7 +110,7 @@ def documents_are_apart(subject: Subject) -> None:
     ids[1, 1 : 1 + first] = subject.draw.others(ids[0, 1 : 1 + first].cpu()).to(ids.device)
     numbers = torch.tensor([0, *[1] * first, *[2] * second], device=ids.device).expand_as(ids)
     one, other = subject.hidden(ids, document_ids=numbers)[:, 1 + first :]
-    _same(other, one, "documents reach each other", EXACT)
+    same(other, one, "documents reach each other", EXACT)
 
 
 def forgets_positions(subject: Subject) -> None:
@@ -119,7 +119,7 @@ def forgets_positions(subject: Subject) -> None:
     seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device)
     order = subject.draw.weights(ids.shape[1]).argsort().to(ids.device)  # not reversed: distances would stay
     there, shuffled = (subject.stock(x, Watch(seen=seen)) for x in (ids, ids[:, order]))
-    _same(shuffled, there[:, order], "positions remain, which this technique doesn't know how to remove")
+    same(shuffled, there[:, order], "positions remain, which this technique doesn't know how to remove")
 
 
 def _padded(subject: Subject) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def _padded(subject: Subject) -> tuple[Tensor, Tensor]:
     return ids.masked_fill(mask == 0, pad if isinstance(pad, int) and pad >= 0 else 0), mask
 
 
-def _same(found: Tensor, expected: Tensor, otherwise: str, epsilons: float = ROUNDED) -> None:
+def same(found: Tensor, expected: Tensor, otherwise: str, epsilons: float = ROUNDED) -> None:
     """Raise unless two hidden states are equal to rounding, by the root mean square of the difference."""
     error = float((found.double() - expected.double()).norm() / expected.double().norm())
     if not error <= (limit := min(epsilons * torch.finfo(expected.dtype).eps, 0.05)):

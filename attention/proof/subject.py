@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -67,14 +68,21 @@ def prove(model: nn.Module, *claims: Claim) -> None:
     """
     for base in base_models(model):
         if not is_tested(base):
-            _prove(base, claims)
+            with proving(base):
+                for claim in claims:
+                    claim(Subject(base))
 
 
 def refuse_on_meta(base: Any) -> None:
     """Raise if `base`, which has no numbers, is of no tested family."""
     if not is_tested(base):
-        name = stock_class(base).__name__
-        raise SurgeryError(f"{name} is of no tested family, and nothing can be proved on meta; {SKIP}")
+        raise SurgeryError(on_meta(base))
+
+
+def on_meta(model: Any) -> str:
+    """Why `model`, which has no numbers, is refused."""
+    name = stock_class(model).__name__
+    return f"{name} is of no tested family, and nothing can be proved on meta; {SKIP}"
 
 
 def use_own_kernels(base: Any) -> None:
@@ -92,17 +100,22 @@ def is_tested(base: Any) -> bool:
     return own and module in TESTED
 
 
-def _prove(base: Any, claims: tuple[Claim, ...]) -> None:
-    name = stock_class(base).__name__
-    if any(parameter.is_meta for parameter in base.parameters()):
-        refuse_on_meta(base)
-    with untouched(base), torch.no_grad(), warnings.catch_warnings():
+@contextmanager
+def proving(model: Any) -> Iterator[None]:
+    """Within, `model` is in eval mode with its own kernels; an error names it, and the way around.
+
+    Raises:
+        SurgeryError: the proof fails, the model can't be called, or it is on the meta device.
+    """
+    name = stock_class(model).__name__
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise SurgeryError(on_meta(model))
+    with untouched(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        base.eval()
-        use_own_kernels(base)
+        model.eval()
+        use_own_kernels(model)
         try:
-            for claim in claims:
-                claim(Subject(base))
+            yield
         except SurgeryError as error:
             raise SurgeryError(f"{name}: {error}; {SKIP}") from error
         except Exception as error:  # an unknown model may raise anything

@@ -16,7 +16,11 @@ from transformers import (
     Qwen3Config,
     RobertaConfig,
 )
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers.models.auto.modeling_auto import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 VOCABULARY = 90
 POSITIONS = 32
@@ -59,11 +63,13 @@ ENCODERS = tuple(name for name in CONFIGS if name not in DECODERS)
 LEARNED_POSITIONS = ("bert", "roberta", "distilbert", "electra", "albert", "gpt2")
 
 
-def build(family: str, *, seed: int = 0, attention: str = "sdpa", **overrides: Any) -> PreTrainedModel:
-    """A small random language model of `family`, in eval mode."""
+def build(
+    family: str, *, seed: int = 0, attention: str = "sdpa", auto: Any = None, **overrides: Any
+) -> PreTrainedModel:
+    """A small random language model of `family`, in eval mode; with another head if `auto` is given."""
     config_class, own = CONFIGS[family]
     config = config_class(**{**SIZES, **own, **overrides})
-    auto = AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM
+    auto = auto or (AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM)
     torch.manual_seed(seed)
     model = auto.from_config(config, attn_implementation=attention).eval()
     # A bias of zero hides mistakes; so does a norm of weight one.
@@ -71,6 +77,11 @@ def build(family: str, *, seed: int = 0, attention: str = "sdpa", **overrides: A
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=float("bias" not in name), std=0.1)
     return model
+
+
+def classifier(family: str, *, num_labels: int = 3, **options: Any) -> PreTrainedModel:
+    """A small random model of `family` that classifies sequences."""
+    return build(family, auto=AutoModelForSequenceClassification, num_labels=num_labels, **options)
 
 
 def batch(

@@ -16,7 +16,7 @@ from text_families.sizes import ALTERNATING, SIZES
 from text_families.skipped import skipped
 from text_families.table import LISTED
 
-__all__ = ["FAMILIES", "build", "config", "kind", "skipped"]
+__all__ = ["FAMILIES", "build", "config", "has_classifier", "kind", "skipped"]
 
 FAMILIES: dict[str, dict[str, Any]] = {
     name: own for name, own in (LISTED | PARTS).items() if name not in skipped
@@ -26,12 +26,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _DECODERS = ("bart", "mbart", "mvp")
 
 
-def build(name: str, seed: int = 0, *, attention: str | None = None, **overrides: Any) -> PreTrainedModel:
-    """A small random model of a family, with its language-model head if it has one, in eval mode."""
+def build(
+    name: str, seed: int = 0, *, attention: str | None = None, classifies: bool = False, **overrides: Any
+) -> PreTrainedModel:
+    """A small random model of a family, with its language-model head if it has one, in eval mode.
+
+    Args:
+        classifies: with the head that classifies sequences in place of that.
+    """
     settings = config(name, **overrides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _builder(name)(settings, attn_implementation=attention, dtype=torch.float32)
+        builder = auto.AutoModelForSequenceClassification.from_config if classifies else _builder(name)
+        model = builder(settings, attn_implementation=attention, dtype=torch.float32)
     _stir(model, torch.Generator().manual_seed(seed))
     return model.eval()
 
@@ -45,6 +52,11 @@ def config(name: str, **overrides: Any) -> PreTrainedConfig:
     if "layer_types" in own:
         common["num_hidden_layers"] = ALTERNATING
     return config_class(**deepcopy(common | FAMILIES[name] | overrides))  # some write into lists
+
+
+def has_classifier(name: str) -> bool:
+    """Whether a family has a head that classifies sequences."""
+    return name in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 
 def kind(name: str) -> str:

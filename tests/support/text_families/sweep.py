@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cadenza import algorithms
 from cadenza.surgery import SurgeryError
-from text_families import FAMILIES, build
+from text_families import FAMILIES, build, has_classifier
 
 TECHNIQUES = (
     *("unpadding", "flash_attention", "sequence_packing", "anchor_attention", "alibi", "sliding_window"),
@@ -32,7 +32,7 @@ REASONS = {  # in the table: in the message
     "rope type": "has rope type",
     "layers": (
         "isn't on transformers' attention|gets no documents|can't be called|cross-attention|consists of|"
-        "not a pooler of the first token|doesn't know the output"
+        "not a pooler of the first token|from no pooler|its head makes|doesn't know the output"
     ),
     "rotation": "rotary positions in its own way|doesn't return cos|one integer position",
     "nothing": "found nothing to change",
@@ -41,8 +41,9 @@ HOW = """# Techniques on the text families of transformers
 
 Printed by `make families`, and compared by a test, on small random models with all that is special to a
 family switched on. `equal`: the outputs and their gradients are those of the stock model; with `alibi` no
-position is left and the bias is there; with `sliding_window` what is far away has no effect. Else the
-technique is refused when it is applied, and the model stays as it was. What the words mean:
+position is left and the bias is there; with `sliding_window` what is far away has no effect; with
+`sequence_packing` a classifier of the family, if it has one, also gives each document what it gives it alone.
+Else the technique is refused when it is applied, and the model stays as it was. What the words mean:
 
 | word | why |
 |---|---|
@@ -54,7 +55,7 @@ technique is refused when it is applied, and the model stays as it was. What the
 | window | a sliding window hides the anchor |
 | not causal | the technique is for decoders |
 | rope type | rotary frequencies follow the longest position in a batch |
-| layers | a layer, pooler or output that doesn't follow: documents aren't handed on, several models in one |
+| layers | a layer, pooler or head that doesn't follow: documents aren't handed on, several models in one |
 | rotation | rotary positions enter in another way than by cos and sin of one position a token |
 | nothing | the model has nothing that the technique changes |
 
@@ -71,6 +72,8 @@ def cell(name: str, technique: str) -> str:
         found = [word for word, pattern in REASONS.items() if re.search(pattern, str(error))]
         return found[0] if found else f"{name}: {technique}: {error}"
     CHECKS[technique](model, build(name))
+    if technique == "sequence_packing" and has_classifier(name):
+        outputs_of_documents_equal(name)
     return EQUAL
 
 
@@ -122,12 +125,19 @@ def outputs_equal(model: Any, stock: Any) -> None:
     assert ours < 2 * stocks + 0.01 * theirs.norm(dim=-1).median()
 
 
-def documents_equal(model: Any, stock: Any) -> None:
+def documents_equal(model: Any, stock: Any, axis: int = 1) -> None:
     rows = [tokens(1, length, seed=length) for length in LENGTHS]
     numbers = torch.arange(1, 5).repeat_interleave(torch.tensor(LENGTHS))[None]
     ours = with_gradient(model, lambda m: logits(m, torch.cat(rows, 1), document_ids=numbers))
-    theirs = with_gradient(stock, lambda m: torch.cat([logits(m, row) for row in rows], 1))
+    theirs = with_gradient(stock, lambda m: torch.cat([logits(m, row) for row in rows], axis))
     assert_close(ours, theirs)
+
+
+def outputs_of_documents_equal(name: str) -> None:
+    """A classifier's output of each document, and its gradient."""
+    model, stock = (build(name, classifies=True, num_labels=3) for _ in range(2))
+    algorithms.apply_sequence_packing(model)
+    documents_equal(model, stock, axis=0)
 
 
 def documents_apart(model: Any, stock: Any) -> None:
