@@ -17,13 +17,13 @@ def labels_of(training: Part, cfg: LabelledConfig) -> list[str]:
     integers in the order of their values, other names in that of their characters.
 
     Raises:
-        DataError: fewer than two classes, or numbers that are hardly classes.
+        DataError: fewer than two classes, or labels that are hardly classes.
     """
     if not cfg.classes:
         return []
     found = {str(row.label) for row in training.rows}
     if cfg.labels is None and training.names is None:
-        _refuse_numbers(found, training, cfg)
+        _refuse_many(found, training)
     if len(found) < 2:
         problem = f"every training example has the label {min(found)!r}"
         raise DataError(f"data.label_field: {problem}; a classifier needs two classes at least")
@@ -48,11 +48,16 @@ def check_trained(part: Part, training: Part) -> None:
             raise DataError(f"{part.key}: {_place(row)}, which no training example has; {right}")
 
 
-def _refuse_numbers(found: set[str], training: Part, cfg: LabelledConfig) -> None:
-    numeric = [label for label in found if _is_number(label)]
-    if len(numeric) > max(len(training.rows) / 2, FEW):
-        problem = f"{len(numeric):,} of the labels of {len(training.rows):,} examples are different numbers"
-        raise DataError(f"data.label_field: {problem}; set data.target=number to predict numbers")
+def _refuse_many(found: set[str], training: Part) -> None:
+    """Raise for labels that are hardly classes: half as many as examples, or numbers with fractions."""
+    numbers = [label for label in found if _is_number(label)]
+    numeric = 2 * len(numbers) > len(found)
+    fractions = sum("." in label for label in numbers)
+    if len(found) <= max(len(training.rows) / 2, FEW) and not (numeric and fractions > FEW):
+        return
+    problem = f"{training.key} has {len(found):,} different labels in {len(training.rows):,} examples"
+    right = "set data.target=number to predict numbers" if numeric else "name the field with the classes"
+    raise DataError(f"data.label_field: {problem}; {right}, or list the classes in data.labels")
 
 
 def _is_number(label: str) -> bool:

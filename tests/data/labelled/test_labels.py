@@ -144,18 +144,40 @@ def test_one_class_is_refused(tmp_path):
             sets(tmp_path / "a.jsonl", labelled("a"), labels=labels)
 
 
-def test_numbers_that_are_hardly_classes(tmp_path):
-    ratings = [{"text": f"w{n}", "label": f"{n / 8:.3f}"} for n in range(60)]
+MANY = {
+    "all different": [f"{n / 8:.3f}" for n in range(60)],
+    "few, with fractions": [f"{n % 21 / 8:.3f}" for n in range(600)],
+    "integers": [str(n) for n in range(60)],
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_numbers_that_are_hardly_classes(tmp_path, kind):
+    rows = [{"text": f"w{n}", "label": label} for n, label in enumerate(MANY[kind])]
     said = (
-        r"^data\.label_field: 60 of the labels of 60 examples are different numbers; set data\.target=number"
+        r"^data\.label_field: data\.source has \d\d different labels in \d+ examples; set data\.target=number"
     )
     with pytest.raises(DataError, match=said):
-        sets(tmp_path / "a.jsonl", ratings)
-    assert len(sets(tmp_path / "a.jsonl", ratings, target="number").train) == 54
-    few = [{"text": f"w{n}", "label": n % 20} for n in range(30)]
-    assert len(sets(tmp_path / "b.jsonl", few).labels) == 20
-    names = [{"text": f"w{n}", "label": f"name{n % 40}"} for n in range(60)]
-    assert len(sets(tmp_path / "c.jsonl", names).labels) == 40
+        sets(tmp_path / "a.jsonl", rows)
+    assert sets(tmp_path / "a.jsonl", rows, target="number").labels == []
+    named = sorted({row["label"] for row in rows})
+    assert sets(tmp_path / "a.jsonl", rows, labels=named).labels == named
+
+
+def test_texts_that_are_hardly_classes(tmp_path):
+    rows = [{"text": f"w{n}", "label": f"a sentence {n}"} for n in range(60)]
+    with pytest.raises(
+        DataError, match=r"60 different labels in 60 examples; name the field with the classes, or"
+    ):
+        sets(tmp_path / "a.jsonl", rows)
+
+
+def test_many_classes_that_come_often_are_classes(tmp_path):
+    for names in ([f"name {n}" for n in range(40)], [str(n) for n in range(40)]):
+        rows = [{"text": f"w{n}", "label": names[n % 40]} for n in range(120)]
+        assert len(sets(tmp_path / "a.jsonl", rows).labels) == 40
+    few = [{"text": f"w{n}", "label": n} for n in range(20)]
+    assert len(sets(tmp_path / "a.jsonl", few, eval_source=write(tmp_path / "b.jsonl", few)).labels) == 20
 
 
 def test_numbers_in_a_table_are_parsed(tmp_path):
