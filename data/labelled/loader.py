@@ -1,7 +1,5 @@
 """Loaders of labelled text for Composer, as a `DataSpec`."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from composer.core import DataSpec
@@ -9,6 +7,7 @@ from composer.core import DataSpec
 from cadenza.data.labelled.collate import LabelledCollator
 from cadenza.data.labelled.config import LabelledConfig
 from cadenza.data.labelled.dataset import LabelledExamples
+from cadenza.data.labelled.packing import Packing, examples_in
 from cadenza.data.labelled.sets import Example
 from cadenza.data.labelled.tokens import LabelledEncoder
 from cadenza.data.loading import data_loader
@@ -42,8 +41,12 @@ def build_labelled_dataspec(
     dataset = _tokenized(examples, tokenizer, cfg, part)
     counts = f"{len(dataset)} examples"
     loader = data_loader(cfg, dataset, counts, collator, train, batch_size, seed)
-    packing = _packing(cfg.max_seq_len) if packed else None
-    return DataSpec(loader, microbatch_transforms=packing, get_num_tokens_in_batch=count)
+    return DataSpec(
+        loader,
+        microbatch_transforms=Packing(cfg.max_seq_len) if packed else None,
+        get_num_samples_in_batch=examples_in,
+        get_num_tokens_in_batch=count,
+    )
 
 
 def count(batch: Any) -> dict[str, Any]:
@@ -61,9 +64,3 @@ def _tokenized(examples: list[Example], tokenizer: Any, cfg: LabelledConfig, par
     dataset = LabelledExamples(*found)
     dataset.unknown_share = encoder.unknown_share
     return dataset
-
-
-def _packing(capacity: int) -> Callable[[Any], Any]:
-    from cadenza.data.labelled.packing import pack
-
-    return partial(pack, capacity=capacity)

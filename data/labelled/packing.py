@@ -1,6 +1,6 @@
 """Examples that share rows: another layout of a padded batch, with the same examples.
 
-A Composer `DataSpec` takes `Packing` as its `microbatch_transforms`, and `examples` as its
+A Composer `DataSpec` takes `Packing` as its `microbatch_transforms`, and `examples_in` as its
 `get_num_samples_in_batch`: the loss of a microbatch is weighed by its examples, not by its rows. An
 evaluation whose sampler repeats examples needs padded batches: Composer cuts the last example off one.
 """
@@ -60,7 +60,7 @@ def pack(batch: Mapping[str, Any], capacity: int) -> dict[str, Any]:
     return {**packed, MASK: real, "document_ids": document_ids, **others}
 
 
-def examples(batch: Mapping[str, Any]) -> int:
+def examples_in(batch: Mapping[str, Any]) -> int:
     """How many examples are in a batch, padded or packed."""
     return len(batch["labels"])
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cadenza.algorithms import apply_sequence_packing
 from cadenza.data.errors import DataError
-from cadenza.data.labelled.packing import Packing, examples, pack
+from cadenza.data.labelled.packing import Packing, examples_in, pack
 from cadenza.models import composer_model
 
 LENGTHS = (3, 9, 1, 7, 4, 9)
@@ -61,7 +61,7 @@ def test_a_packed_batch_holds_the_same_examples(side):
         for n in range(len(LENGTHS))
     }
     assert examples_of(packed) == expected
-    assert examples(packed) == examples(batch) == len(LENGTHS)
+    assert examples_in(packed) == examples_in(batch) == len(LENGTHS)
 
 
 def test_rows_are_filled_first_fit_longest_first():
@@ -115,7 +115,7 @@ def trained(packs, microbatch):
         warnings.simplefilter("ignore")
         Trainer(
             model=composer_model(model.train()),
-            train_dataloader=DataSpec(loader, get_num_samples_in_batch=examples, **transform),
+            train_dataloader=DataSpec(loader, get_num_samples_in_batch=examples_in, **transform),
             optimizers=torch.optim.SGD(model.parameters(), lr=0.5),
             max_duration="2ba",
             device_train_microbatch_size=microbatch,

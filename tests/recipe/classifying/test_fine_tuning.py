@@ -101,12 +101,17 @@ def test_the_seed_alone_decides(tuning):
     assert first != other
 
 
-@pytest.mark.parametrize("techniques", ["{}", "{unpadding: {}}"])
-def test_micro_batches_change_nothing(techniques, tuning):
-    """The loss of a batch is the mean over its examples, however they are divided."""
-    common = ("train.max_duration=6ba", f"algorithms={techniques}", "optimizer.name=sgd", "optimizer.lr=0.5")
+@pytest.mark.parametrize("techniques", ["{unpadding: {}}", "{sequence_packing: {}}"])
+def test_layout_and_micro_batches_change_nothing(techniques, tuning):
+    """The loss of a batch is the mean over its examples, however they are divided and laid out."""
+    common = ("train.max_duration=60ba",)
     whole, parts = (
-        trained(tuning(*common, f"name=by{size}", f"train.device_train_microbatch_size={size}"))[0]
-        for size in (16, 3)
+        trained(tuning(*common, f"name=by{size}", f"train.device_train_microbatch_size={size}", how))[1]
+        for size, how in ((16, "algorithms={}"), (3, f"algorithms={techniques}"))
     )
-    assert parts["eval"]["loss"] == pytest.approx(whole["eval"]["loss"], rel=1e-4)
+    for one, other in zip(whole, parts, strict=True):
+        for name in ("blue", "green", "red"):
+            shares = [float(row[f"probability of {name}"]) for row in (one, other)]
+            assert shares[0] == pytest.approx(shares[1], abs=1e-3)
+    reds = [float(row["probability of red"]) for row in whole]
+    assert max(reds) - min(reds) > 0.2, "they differ from each other"
