@@ -199,7 +199,7 @@ def test_what_is_wrong_and_where(contents, pairs, message, files):
 
 def test_an_objective_that_there_is_not():
     with pytest.raises(
-        ValueError, match=r"model\.objective is 'mlm'; it must be masked_lm, causal_lm or image_"
+        ValueError, match=r"model\.objective is 'mlm'; it must be masked_lm, causal_lm, text_class"
     ):
         Model(objective="mlm")
 
