@@ -20,7 +20,8 @@ STUDIES = {
     "cpu_pareto.yaml",
 }  # settings of a study, not of a run
 RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)
-BASELINES = sorted(str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml"))
+EAGER = str(ROOT / "yamls/attention/eager.yaml")
+BASELINES = sorted({str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml")} - {EAGER})
 OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
 QUANTIZED = [str(ROOT / f"yamls/quantization/{bits}.yaml") for bits in ("w8a8", "w4a4")]
 TRANSFORMER = str(ROOT / "yamls/quantization/transformer.yaml")
@@ -46,7 +47,7 @@ def write(folder, text, name="mine.yaml"):
 
 def test_there_are_recipes():
     names = {Path(path).stem for path in RECIPES}
-    assert names >= {"mosaicbert", "mosaicbert_large", "bert"}
+    assert names >= {"mosaicbert", "mosaicbert_large", "bert", "bert_large"}
     assert {Path(path).stem for path in OVERLAYS} >= {"cpu", "8xgpu"}
 
 
