@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from composer.core import State
+from composer.utils import dist
 
 FILE = "run.json"
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def devices(kind: str) -> dict[str, Any]:
+    """What a run trains on: hours of runs mean the same on the same devices alone."""
+    name = {"name": torch.cuda.get_device_name()} if kind == "gpu" else {}
+    return {"kind": kind, **name, "world_size": dist.get_world_size()}
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:

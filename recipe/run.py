@@ -182,7 +182,7 @@ def _facts(recipe: Run, trainer: Trainer) -> dict[str, Any]:
         "recipe": asdict(recipe),
         "commit": record.commit(),
         "versions": record.versions(),
-        "device": {"kind": str(trainer.state.device.name), "world_size": dist.get_world_size()},
+        "device": record.devices(str(trainer.state.device.name)),
         "precision": trainer.state.precision.value,
         "surgeries": {r.surgery: [asdict(change) for change in r.changes] for r in reports},
     }

@@ -52,7 +52,12 @@ def is_of(checkpoint: str | Path | None, recipe: Run) -> bool:
 
 def differences(kept: dict[str, Any], recipe: Run) -> list[str]:
     """Each key whose value isn't that of the `kept` recipe, as `data.max_seq_len: 128, here 256`."""
-    then, now = _flat(kept), _flat(dataclasses.asdict(recipe))
+    return between(kept, dataclasses.asdict(recipe))
+
+
+def between(kept: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The same for two kept recipes."""
+    then, now = _flat(kept), _flat(other)
     names = [name for name in {**then, **now} if not _uncompared(name)]
     return [
         f"{name}: {_shown(then, name)}, here {_shown(now, name)}"
