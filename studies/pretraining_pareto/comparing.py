@@ -23,11 +23,10 @@ def refuse_other_evaluation(runs: list[Run]) -> None:
         StudyError: names both runs, and the first option that differs.
     """
     for run in runs[1:]:
-        first, other = evaluation(runs[0]), evaluation(run)
-        for key in first:
-            if first[key] != other[key]:
-                values = f"{key} is {first[key]!r} in {runs[0].folder}, but {other[key]!r} in {run.folder}"
-                raise StudyError(f"the losses can't be compared: {values}; {RIGHT}")
+        first, other = (evaluation(each) for each in (runs[0], run))
+        if key := next((key for key in other if first.get(key) != other[key]), None):
+            values = f"{key} is {first.get(key)!r} in {runs[0].folder}, but {other[key]!r} in {run.folder}"
+            raise StudyError(f"the losses can't be compared: {values}; {RIGHT}")
         if not same_words(runs[0], run):
             pair = f"{runs[0].folder} and {run.folder} have other tokenizers"
             raise StudyError(f"the losses can't be compared: {pair}; {RIGHT}")
@@ -36,8 +35,10 @@ def refuse_other_evaluation(runs: list[Run]) -> None:
 def evaluation(run: Run) -> dict[str, Any]:
     """The options that a run's evaluation depends on, by their dotted keys."""
     data = {**asdict(TextConfig()), **run.recipe.get("data", {})}
-    unused = OF_TRAINING if data["eval_source"] is None else OF_TRAINING + OF_SPLITS
-    options = {f"data.{key}": value for key, value in sorted(data.items()) if key not in unused}
+    unread = OF_SPLITS if data["eval_source"] is not None else ()
+    names = ["eval_source", *sorted(data.keys() - {"eval_source", *OF_TRAINING})]  # what decides comes first
+    read = {key: None if key in unread else data[key] for key in names}
+    options = {f"data.{key}": value for key, value in read.items()}
     return {"model.objective": run.recipe["model"]["objective"], **options}
 
 

@@ -1,8 +1,7 @@
 """The scores of checkpoints, from the results of `python -m cadenza.studies.glue`."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,22 @@ from cadenza.studies.checks import StudyError
 from cadenza.studies.pretraining_pareto.points import Point
 from cadenza.studies.pretraining_pareto.runs import Run
 
+PRETRAINED = "pretrained"  # where a task starts that comes after no other
 RIGHT = "name the glue.json of python -m cadenza.studies.glue"
 
 
-def read_all(files: Sequence[Path]) -> dict[str, float]:
-    """Model -> score, of all files.
+def read_all(files: Sequence[Path]) -> dict[str, float | None]:
+    """Model -> average score of its tasks, of all files; None if a task has no score.
 
     Raises:
-        StudyError: a file that isn't one of scores, or a model with two scores.
+        StudyError: a file that isn't one of scores, other tasks in it, or a model with two scores.
     """
-    found: dict[str, float] = {}
-    for file in files:
-        for model, score in read(file).items():
+    found: dict[str, float | None] = {}
+    contents = [_content(file) for file in files]
+    for file, (tasks, scores) in zip(files, contents, strict=True):
+        if tasks != contents[0][0]:
+            raise StudyError(f"--scores: {file} and {files[0]} have other tasks, metrics or starts")
+        for model, score in scores.items():
             if found.setdefault(model, score) != score:
                 raise StudyError(
                     f"--scores: {file} gives {model} {score}, and an earlier file {found[model]}"
@@ -30,37 +33,33 @@ def read_all(files: Sequence[Path]) -> dict[str, float]:
     return found
 
 
-def read(file: Path) -> dict[str, float]:
-    """Model -> score in `file`; a model without an average is left out.
-
-    Raises:
-        StudyError: it can't be read, or isn't a file of scores.
-    """
+def _content(file: Path) -> tuple[dict[str, Any], dict[str, float | None]]:
+    """The tasks of a file, and its averages by model."""
     try:
         content = json.loads(file.expanduser().read_text(encoding="utf-8"))
+        return content["tasks"], averages(content)
     except OSError as error:
         raise StudyError(f"--scores: {file} can't be read ({error.strerror}); {RIGHT}") from error
-    except ValueError as error:
-        raise StudyError(f"--scores: {file} isn't JSON ({error}); {RIGHT}") from error
-    try:
-        scores = {str(model): _average(each) for model, each in content["models"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StudyError(f"--scores: {file} has no averages of models ({error!r}); {RIGHT}") from error
-    known = {model: score for model, score in scores.items() if score is not None}
-    if not known:
-        raise StudyError(f"--scores: {file} has no average; a task is missing for every model")
-    return known
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"--scores: {file} isn't a file of scores ({error!r}); {RIGHT}") from error
 
 
-def _average(model: dict[str, Any]) -> float | None:
-    """The average of the tasks, those after another task from it, as in the paper; None if one is missing."""
-    average = model["average"]
-    if average is not None and not math.isfinite(average):
-        raise TypeError(f"{average} isn't finite")
-    return average
+def averages(content: dict[str, Any]) -> dict[str, float | None]:
+    """The average of each model as in the paper: tasks that have `after` start from that task's model.
+
+    An average in which a task has no score is None.
+    """
+    tasks = {name: task["after"] or PRETRAINED for name, task in content["tasks"].items()}
+    found: dict[str, float | None] = {}
+    for each in content["averages"]:
+        if all(tasks[name] == start for name, start in each["starts"].items()):
+            found[each["model"]] = each["mean"]
+        else:
+            found.setdefault(each["model"], None)  # that of all tasks from the pretrained model
+    return found
 
 
-def points_of(runs: Sequence[Run], scores: dict[str, float]) -> tuple[list[Point], list[str]]:
+def points_of(runs: Sequence[Run], scores: Mapping[str, float | None]) -> tuple[list[Point], list[str]]:
     """The points of the runs' checkpoints, and a line about each score that isn't simply one of them.
 
     Raises:
@@ -69,8 +68,9 @@ def points_of(runs: Sequence[Run], scores: dict[str, float]) -> tuple[list[Point
     found, notes = [], []
     for model, score in scores.items():
         run, batch = _place(runs, model)
-        if run is None:
-            notes.append(f"{model} is no checkpoint of these runs; its score is left out.")
+        if run is None or score is None:
+            why = "is no checkpoint of these runs" if run is None else "has no average: a task has no score"
+            notes.append(f"{model} {why}; it is left out.")
             continue
         if batch is None:
             batch, shown = _end(run, model), f"that of the last checkpoint of {run.name}"
@@ -79,8 +79,7 @@ def points_of(runs: Sequence[Run], scores: dict[str, float]) -> tuple[list[Point
             raise StudyError(f"--scores: {model} is of batch {batch}; {run.folder} has {run.last} batches")
         found.append(Point(run.name, "score", batch, run.spent[batch], score))
     if scores and not found:
-        some = next(iter(scores))
-        raise StudyError(f"--scores: no model in it is a checkpoint of these runs; one is {some}")
+        raise StudyError(f"--scores: there is no score of these runs in it ({notes[0]})")
     return sorted(found, key=lambda point: (point.run, point.batch)), notes
 
 

@@ -63,7 +63,11 @@ def test_ratios_are_to_the_first_line():
 
 
 def test_a_group_has_a_mean_and_a_range():
-    points = [*curve("a-1", {1: 3.0, 2: 1.0}), *curve("a-2", {1: 3.0, 2: 1.0}, hours=3), *curve("b", {1: 3, 2: 1})]
+    points = [
+        *curve("a-1", {1: 3.0, 2: 1.0}),
+        *curve("a-2", {1: 3.0, 2: 1.0}, hours=3),
+        *curve("b", {1: 3, 2: 1}),
+    ]
     group, single = rows([line("a-1", "a-2", name="a"), line("b")], points, [Target("loss", 2.0)], None)
     assert (group["runs"], group["reached"]) == (2, 2)
     assert group["hours"] == {"mean": 3.0, "low": 1.5, "high": 4.5}
@@ -97,7 +101,10 @@ def test_the_price_is_that_of_all_devices():
 def test_measures_are_kept_apart():
     points = [*curve("a", {1: 3.0, 2: 1.0}), *curve("a", {1: 0.5, 2: 0.9}, measure="score")]
     wanted = [Target("loss", 2.0), Target("score", 0.8)]
-    assert [row["hours"]["mean"] for row in rows([line("a")], points, wanted, None)] == [1.5, pytest.approx(1.75)]
+    assert [row["hours"]["mean"] for row in rows([line("a")], points, wanted, None)] == [
+        1.5,
+        pytest.approx(1.75),
+    ]
 
 
 def test_what_is_not_reached_has_no_cost():
