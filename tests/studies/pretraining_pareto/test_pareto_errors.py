@@ -5,6 +5,7 @@ import json
 import made_runs
 import pytest
 
+from cadenza.studies.pretraining_pareto import __main__
 from cadenza.studies.pretraining_pareto.__main__ import main
 
 
@@ -86,3 +87,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "a"), "--out", str(tmp_path / "file")]) == 2
     assert "error: --out: " in capsys.readouterr().err
+
+
+def test_what_the_command_says_of_itself(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert done.value.code == 0
+    assert said.startswith("usage: python -m cadenza.studies.pretraining_pareto ")
+    assert __main__.__doc__ in said
