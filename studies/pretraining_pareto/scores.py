@@ -52,10 +52,9 @@ def averages(content: dict[str, Any]) -> dict[str, float | None]:
     tasks = {name: task["after"] or PRETRAINED for name, task in content["tasks"].items()}
     found: dict[str, float | None] = {}
     for each in content["averages"]:
-        if all(tasks[name] == start for name, start in each["starts"].items()):
+        found.setdefault(each["model"], None)
+        if each["starts"] == tasks:  # it lacks none, and isn't that of all tasks from the pretrained model
             found[each["model"]] = each["mean"]
-        else:
-            found.setdefault(each["model"], None)  # that of all tasks from the pretrained model
     return found
 
 

@@ -49,6 +49,11 @@ def test_the_average_of_all_from_the_pretrained_model_does_not_stand_in(file):
     assert read_all([file(*lacking)]) == {"a": None}
 
 
+def test_an_average_that_lacks_a_task_does_not_hide_the_other(file):
+    both = average("a", 0.84), average("a", None, {"mnli": "pretrained"}, ["rte"])
+    assert read_all([file(*both)]) == read_all([file(*both[::-1], name="b.json")]) == {"a": 0.84}
+
+
 def test_no_score_of_a_run_is_an_error(file):
     with pytest.raises(StudyError, match="there is no score of these runs"):
         points_of([], read_all([file(average("a", None, lacking=["rte"]))]))
