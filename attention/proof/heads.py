@@ -1,4 +1,4 @@
-"""What a model with a head proves, if the head is of no tested kind: its outputs are of tokens or documents.
+"""What a model proves whose head is of no tested kind: its outputs are those of tokens, or of documents.
 
 A head by token gets packed rows; one by row gets one document a row, if it is named so
 (`cadenza.attention.sequence_heads`). Any other head would make one output of several documents.
@@ -13,14 +13,15 @@ from cadenza.attention.anchor import Anchor
 from cadenza.attention.document_ids import TakesDocumentIds
 from cadenza.attention.modules import base_models
 from cadenza.attention.proof.claims import LENGTHS, same
-from cadenza.attention.proof.subject import Subject, is_tested, proving
+from cadenza.attention.proof.subject import Subject, has_stock_parts, is_tested, proving
 from cadenza.attention.sequence_heads import UnpacksDocuments
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import stock_class
 
+BY_TOKEN = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForTokenClassification")
 TESTED = (
-    *("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForPreTraining", "ForTokenClassification"),
-    *("ForQuestionAnswering", "ForSequenceClassification", "ForNextSentencePrediction"),
+    *("ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification", "ForNextSentencePrediction"),
+    *BY_TOKEN,
 )
 MADE_OF_ROWS = "its head makes {} of a row, whatever documents are in it"
 
@@ -45,7 +46,9 @@ def prove_heads(model: nn.Module) -> None:
 
 
 def _is_tested(host: Any) -> bool:
-    return is_tested(host) and stock_class(host).__name__.endswith(TESTED)
+    """Heads by token in transformers follow in any family whose base model does."""
+    name = stock_class(host).__name__
+    return name.endswith(TESTED if is_tested(host) else BY_TOKEN) and has_stock_parts(host)
 
 
 def _outputs_follow(host: Any) -> None:

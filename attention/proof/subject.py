@@ -92,12 +92,15 @@ def use_own_kernels(base: Any) -> None:
             module.attention_plan = replace(plan, kernel=None)
 
 
-def is_tested(base: Any) -> bool:
-    """Whether techniques are tested on the family of `base` with any config, and it has no other parts."""
-    module = stock_class(base).__module__
-    parts = {stock_class(part).__module__ for part in base.modules()}
-    own = all(part == module or part.startswith(("torch.nn.", "transformers.")) for part in parts)
-    return own and module in TESTED
+def is_tested(model: Any) -> bool:
+    """Whether techniques are tested on the family of `model` with any config, and it has no other parts."""
+    return has_stock_parts(model) and stock_class(model).__module__ in TESTED
+
+
+def has_stock_parts(model: nn.Module) -> bool:
+    """Whether `model` and all in it are classes of transformers and torch."""
+    parts = {stock_class(part).__module__ for part in model.modules()}
+    return all(part.startswith(("torch.nn.", "transformers.")) for part in parts)
 
 
 @contextmanager
