@@ -63,7 +63,12 @@ def _xy(points: list[Point], axis: str) -> tuple[list[Any], list[float]]:
 def _label(line: Line) -> str:
     devices = dict.fromkeys(run.devices or "devices not known" for run in line.runs)
     seeds = f", {len(line.runs)} runs" if len(line.runs) > 1 else ""
-    return f"{line.name}{seeds} ({', '.join(devices)})"
+    return as_text(f"{line.name}{seeds} ({', '.join(devices)})")
+
+
+def as_text(name: str) -> str:
+    """`name` as matplotlib shows it: `$` would begin a formula, and `_` leave a line out of the legend."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _published(axes: Any) -> None:

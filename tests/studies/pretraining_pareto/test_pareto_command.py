@@ -155,3 +155,14 @@ def test_how_attention_was_computed_is_shown(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "| a |  | 8 x A | eager | 2 |" in shown
     assert "| b |  | 8 x A | flash_attention, flex | 2 |" in shown
+
+
+def test_any_name_is_in_the_legend_as_it_is(tmp_path, monkeypatch, drawn):  # noqa: F811
+    """To matplotlib `_` hides a line, and `$` begins a formula."""
+    monkeypatch.chdir(tmp_path)
+    made_runs.run(tmp_path / "_base", {2: 3.0})
+    made_runs.run(tmp_path / "a", {2: 3.0})
+    assert main(["_base", "a", "--group", r"$\no$=a", "--out", "out"]) == 0
+    (legend,) = drawn["pareto.png"].legends
+    shown = [text.get_text().strip() for text in legend.get_texts()]
+    assert shown == ["_base (8 x A)", r"\$\no\$ (8 x A)", "front"]
