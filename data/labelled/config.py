@@ -40,7 +40,7 @@ class LabelledConfig:
     )
     text_field: str = option("text", "The field with the text; `meta.body` is `body` within `meta`.", Text())
     pair_field: str | None = option(None, "The field with the second text of a pair.", Text())
-    label_field: str = option("label", "The field with the label.", Text())
+    label_field: str = option("label", "The field with the label; white space around it is left out.", Text())
     target: str = option(
         "class",
         "What a label is: a `class`, or a `number` that the model predicts by mean squared error.",
