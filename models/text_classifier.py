@@ -67,8 +67,6 @@ def text_classifier(
     if pretrained is not None and labels_of(pretrained) != labels:
         renew_output_layer(model)
     refuse_larger(tokenizer, model)
-    if tokenizer is not None:  # by which decoders find the last token
-        model.config.pad_token_id = tokenizer.pad_token_id
     with fitting_tokenizer():
         return TextClassifier(
             model,

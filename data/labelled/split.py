@@ -13,8 +13,8 @@ from cadenza.data.labelled.rows import Row
 def divided(rows: list[Row], fraction: float, seed: int, classes: bool) -> tuple[list[Row], list[Row]]:
     """The rows to train on and those to evaluate, of each class the share `fraction`.
 
-    A class that has two different texts at least is on either side. A text with several labels counts for
-    the first of them.
+    A class that has two different texts at least is on either side. A text with several labels is
+    trained on.
     """
     evaluated = set(_evaluated(rows, fraction, seed, classes))
     sides: tuple[list[Row], list[Row]] = ([], [])
@@ -47,13 +47,13 @@ def key_of(row: Row, seed: int) -> bytes:
 
 def _evaluated(rows: Iterable[Row], fraction: float, seed: int, classes: bool) -> Iterator[bytes]:
     """The keys of the rows to evaluate."""
-    labels: dict[bytes, str] = {}
+    labels: dict[bytes, set[str]] = defaultdict(set)
     for row in rows:
-        key, name = key_of(row, seed), _class(row, classes)
-        labels[key] = min(labels.get(key, name), name)
+        labels[key_of(row, seed)].add(_class(row, classes))
     groups: dict[str, list[bytes]] = defaultdict(list)
-    for key, name in labels.items():
-        groups[name].append(key)
+    for key, names in labels.items():
+        if len(names) == 1:
+            groups[min(names)].append(key)
     for keys in groups.values():
         count = min(max(round(fraction * len(keys)), 1), len(keys) - 1)
         yield from sorted(keys)[:count]

@@ -12,6 +12,7 @@ from cadenza.data.text.prepared.key import key_of
 from cadenza.models.errors import ModelError
 from cadenza.models.export import export
 
+KEPT = 16  # folders, those used last: the models of a study that runs on several devices, and more
 LATEST = "checkpoints/latest-rank0.pt"
 CONFIG = "config.json"
 FINAL = "model"  # where the run of a text classifier writes it
@@ -57,7 +58,7 @@ def _kept(checkpoint: Path, trusted: bool) -> str:
 def _export(checkpoint: Path, folder: Path, trusted: bool) -> None:
     """Write whole or not at all, so that another process never reads half a model."""
     if folder.is_dir():
-        return
+        return os.utime(folder)
     if why := why_unwritable(folder.parent):
         raise ModelError(f"CADENZA_CACHE: {folder.parent} can't be written to ({why}); name another folder")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -67,8 +68,16 @@ def _export(checkpoint: Path, folder: Path, trusted: bool) -> None:
             right = "export it first, adapters with --merge"
             raise ModelError(f"model.pretrained: {checkpoint} holds no whole Hugging Face model; {right}")
         os.rename(temporary, folder)
+        _forget(folder.parent)
     except OSError:
         if not folder.is_dir():  # else another process was first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _forget(exported: Path) -> None:
+    """Remove the folders that were used longest ago, beyond `KEPT`."""
+    folders = sorted(exported.glob("*-rank0-*"), key=lambda path: path.stat().st_mtime)
+    for folder in folders[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)

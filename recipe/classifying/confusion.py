@@ -26,8 +26,9 @@ def draw(counts: list[list[int]], names: list[str], title: str, target: Path) ->
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the examples of a class", shrink=0.8)
+    shown = [name.replace("$", r"\$") for name in names]  # else a formula begins there
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(names)), names)
+        axis.set_ticks(range(len(names)), shown)
     axes.tick_params(axis="x", labelrotation=45 if max(map(len, names)) > 3 else 0)
     axes.set(xlabel="predicted", ylabel="label", title=title)
     if len(names) <= NUMBERED:

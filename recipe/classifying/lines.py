@@ -35,7 +35,7 @@ def interval(share: float, count: int) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     whole = 1 + z * z / count
-    return (middle - half) / whole, min((middle + half) / whole, 1.0)
+    return max((middle - half) / whole, 0.0), min((middle + half) / whole, 1.0)
 
 
 def _shown(value: float | None) -> str:

@@ -13,6 +13,7 @@ from composer.utils import dist
 from torch import Tensor
 
 from cadenza.data.labelled.sets import Example
+from cadenza.recipe.errors import TrainingError
 
 
 class Predictions(Callback):
@@ -32,10 +33,17 @@ class Predictions(Callback):
         """(count, classes) or (count,), the outputs of all examples in their order, on every rank.
 
         Where ranks evaluate an example twice, to have as many each, the later output stands.
+
+        Raises:
+            TrainingError: some examples have no output.
         """
         parts = [part for rank in dist.all_gather_object(self.kept[label]) for part in rank]
         draws, outputs = (torch.cat(each) for each in zip(*parts, strict=True))
-        found = outputs.new_full((count, *outputs.shape[1:]), torch.nan)
+        if missing := count - len(draws.unique()):
+            raise TrainingError(
+                f"{missing} of {count} examples of the evaluation {label!r} were not evaluated"
+            )
+        found = outputs.new_empty((count, *outputs.shape[1:]))
         found[draws] = outputs
         return found
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cadenza.algorithms import check_rope
 from cadenza.data import build_tokenizer
+from cadenza.data.labelled.collate import padding_id
 from cadenza.data.labelled.loader import build_labelled_dataspec
 from cadenza.data.labelled.sets import Example, Sets, read, texts
 from cadenza.models import save, text_classifier
@@ -23,7 +24,6 @@ from cadenza.recipe import build, checkpoint_tokenizer
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.classifying import confusion, lines, predictions
 from cadenza.recipe.classifying.labels import ordered
-from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.language_modelling import refuse_longer
 from cadenza.recipe.parallelism import mark_layers
 from cadenza.recipe.record import samples_per_second
@@ -60,12 +60,9 @@ class TextClassification(Task[ClassificationRecipe]):
         def named() -> Any:
             return build_tokenizer(cfg, lambda: texts(self.sets), masked=False)
 
-        found = (
-            named() if self.checkpoint is None else checkpoint_tokenizer.of_run(self.checkpoint, cfg, named)
-        )
-        if found.pad_token_id is None:
-            raise RecipeError(f"tokenizer.name: {cfg.name} has no padding token, which batches need")
-        return found
+        if self.checkpoint is None:
+            return named()
+        return checkpoint_tokenizer.of_run(self.checkpoint, cfg, named)
 
     def model(self) -> HuggingFaceModel:
         tokenizer, labels = self.tokenizer, self.sets.labels
@@ -75,6 +72,7 @@ class TextClassification(Task[ClassificationRecipe]):
         section.pop("objective")
         checkpointing = section.pop("gradient_checkpointing")
         model = text_classifier(labels, **section, tokenizer=tokenizer)
+        model.config.pad_token_id = padding_id(tokenizer)  # decoders find the last token by it
         if checkpointing:
             model.model.gradient_checkpointing_enable()
         mark_layers(model)

@@ -10,7 +10,7 @@ from paths import ROOT
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import Recipe, RecipeError, build, load, resolved
 from cadenza.recipe.parallelism import parallelism
-from cadenza.recipe.schema import ImageRecipe
+from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe
 from cadenza.surgery import SurgeryError
 
 STUDIES = {
@@ -73,7 +73,8 @@ def test_the_long_recipes_are_the_papers():
 @pytest.mark.parametrize(("recipe", "overlay"), PAIRS, ids=stem)
 def test_every_recipe_takes_every_overlay(recipe, overlay):
     loaded = load([recipe] + ([overlay] if overlay else []), [])
-    assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else Recipe)
+    of_labels = ClassificationRecipe if stem(recipe) == "finetune" else Recipe
+    assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else of_labels)
     assert len(build.algorithms(loaded.algorithms)) == len(loaded.algorithms)
 
 

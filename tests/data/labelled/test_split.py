@@ -101,3 +101,12 @@ def test_the_options_arrive(tmp_path):
     assert sizes(eval_examples=4) == (90, 4)
     one, other = (sets(path, many, split_seed=seed).evaluation for seed in (1, 2))
     assert {each.text for each in one} != {each.text for each in other}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_text_with_several_labels_is_trained_on(seed):
+    """It may be the only text of a class."""
+    found = [*rows(a=20, b=20), Row("both", None, "c", ""), Row("both", None, "a", "")]
+    train, held = divided(found, 0.5, seed, classes=True)
+    assert counted(held) == {"a": 10, "b": 10}
+    assert counted(train) == {"a": 11, "b": 10, "c": 1}

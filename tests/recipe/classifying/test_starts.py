@@ -1,13 +1,15 @@
 """What a run of a classifier starts from: a run, a checkpoint, a folder, another classifier."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from cadenza.cli.main import main
 from cadenza.models import ModelError
-from cadenza.models.pretrained import model_folder
+from cadenza.models.pretrained import exported, model_folder
 from cadenza.models.text_classifier import labels_of
 from cadenza.recipe import RecipeError, load, run
 from cadenza.recipe.classifying.labels import relabelled
@@ -72,6 +74,17 @@ def test_an_exported_checkpoint_is_kept_until_it_changes(pretrained):
     latest = (pretrained / "checkpoints/latest-rank0.pt").resolve()
     latest.write_bytes(latest.read_bytes())
     assert model_folder(str(pretrained)) != first
+
+
+def test_the_folders_used_last_are_kept(pretrained, monkeypatch):
+    monkeypatch.setattr(exported, "KEPT", 2)
+    latest = (pretrained / "checkpoints/latest-rank0.pt").resolve()
+    folders = []
+    for time in (1_000, 2_000, 3_000):
+        os.utime(latest, (time, time))
+        folders.append(Path(model_folder(str(pretrained))))
+        os.utime(folders[-1], (time, time))
+    assert [folder.is_dir() for folder in folders] == [False, True, True]
 
 
 def test_a_run_without_a_model_is_refused(tmp_path):
