@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from cadenza.studies import cells
 from cadenza.studies.ptq_metrics import peak_bytes
+from cadenza.studies.running import cells
 
 RESULTS = Path(__file__).parent / "results"
 CUDA = torch.cuda.is_available()

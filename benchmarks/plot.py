@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from harness import RESULTS, parser
 
 from cadenza.attention.kernels.table import KERNELS
-from cadenza.studies import cells
+from cadenza.studies.running import cells
 
 COLORS = {"0%": "#b8b8b8", "50%": "#2b6cb0"}
 STYLES = {"full causal SDPA": "-", "intra_document": ":", "anchor": "--"}

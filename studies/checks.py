@@ -33,9 +33,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(study: Callable[[], Any]) -> int:
-    """Run `study`; an error that the user can correct is one line and exit code 2."""
+    """Run `study`; an error that the user can correct is one line and exit code 2; a stop is one line."""
     try:
         study()
+    except KeyboardInterrupt as error:  # a run, and jobs side by side, say where they stopped
+        print(f"stopped: {error}".removesuffix(": "), file=sys.stderr)
+        return getattr(error, "code", 130)
     except (StudyError, RecipeError, DataError, ModelError, SurgeryError, TrainingError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -25,8 +25,9 @@ from cadenza.data.text.config import TextConfig
 from cadenza.data.text.finite import Finite
 from cadenza.options import Choice, Range, Text, check, option
 from cadenza.quantization.formats import FORMATS, require_library
-from cadenza.studies import cells, ptq_findings, ptq_metrics, report
+from cadenza.studies import ptq_findings, ptq_metrics, report
 from cadenza.studies.checks import StudyError, causal, plots
+from cadenza.studies.running import cells
 from cadenza.surgery.checkpoint import safe_weights
 
 PLAIN = "none"

@@ -28,8 +28,9 @@ from cadenza.quantization.calibration import calibrating
 from cadenza.recipe import load
 from cadenza.recipe import run as recipe_run
 from cadenza.recipe import trainer as recipe_trainer
-from cadenza.studies import cells, compute_cost, qat_findings, qat_report, report
+from cadenza.studies import compute_cost, qat_findings, qat_report, report
 from cadenza.studies.checks import StudyError, plots
+from cadenza.studies.running import cells
 
 PLAIN = "none"
 SHARED = ("recipe", "overrides", "edge_bits", "calibrate_until", "granularity")

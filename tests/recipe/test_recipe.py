@@ -14,6 +14,7 @@ from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe
 from cadenza.surgery import SurgeryError
 
 STUDIES = {
+    "glue.yaml",
     "ptq_sweep.yaml",
     "cpu_ptq.yaml",
     "qat_pareto.yaml",

@@ -11,8 +11,9 @@ from families import build
 from paths import ROOT
 
 from cadenza.recipe import RecipeError, load_settings
-from cadenza.studies import cells, ptq_findings, ptq_metrics, ptq_sweep
+from cadenza.studies import ptq_findings, ptq_metrics, ptq_sweep
 from cadenza.studies.checks import StudyError
+from cadenza.studies.running import cells
 
 
 @pytest.fixture

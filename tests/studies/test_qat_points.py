@@ -11,9 +11,10 @@ from torch import nn
 
 from cadenza.quantization.averages import weight
 from cadenza.recipe import RecipeError, load_settings, run
-from cadenza.studies import cells, qat_pareto
+from cadenza.studies import qat_pareto
 from cadenza.studies.checks import StudyError
 from cadenza.studies.qat_pareto import Pareto, Point, in_bits, points
+from cadenza.studies.running import cells
 
 
 def test_bits():

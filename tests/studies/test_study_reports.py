@@ -14,7 +14,6 @@ from cadenza.data import DataError
 from cadenza.models import ModelError
 from cadenza.recipe import RecipeError, TrainingError
 from cadenza.studies import (
-    cells,
     compute_cost,
     context_cost,
     ptq_sweep,
@@ -23,6 +22,7 @@ from cadenza.studies import (
     retrieval,
     rope_precision,
 )
+from cadenza.studies.running import cells
 from cadenza.surgery import SurgeryError
 
 ROWS = [

@@ -1,0 +1,1 @@
+"""Fine-tuning on several tasks: GLUE by default, or any labelled files."""
