@@ -9,7 +9,12 @@ from cadenza.cli.errors import CommandError, nearest
 FOLDER = Path(__file__).parent.parent / "yamls"  # in a checkout as in site-packages/cadenza
 SUFFIXES = (".yaml", ".yml")
 SENTENCE_END = re.compile(r"\. (?=[A-Z])| +composer train")
-STUDIES = ("glue", "ptq_sweep", "qat_pareto")  # settings of studies, which have commands of their own
+STUDIES = (
+    "ablation",
+    "glue",
+    "ptq_sweep",
+    "qat_pareto",
+)  # settings of studies, which have commands of their own
 
 
 def names() -> list[str]:

@@ -69,8 +69,17 @@ def count(low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
 
 def plots() -> None:
     """Raise `StudyError` if matplotlib, which draws the results, isn't installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise StudyError("plots need matplotlib: pip install 'cadenza[studies]'")
+    _need("matplotlib", "plots")
+
+
+def intervals() -> None:
+    """Raise `StudyError` if scipy, which has Student's t, isn't installed."""
+    _need("scipy", "intervals")
+
+
+def _need(package: str, what: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise StudyError(f"{what} need {package}: pip install 'cadenza[studies]'")
 
 
 def causal(name: str, length: int) -> Any:
