@@ -8,7 +8,7 @@ from pathlib import Path
 from cadenza.studies.ablation.recipes import Source, digest
 
 BUDGETS = ("steps", "time")
-EVALUATIONS = 20  # of a pretraining run
+EVALUATIONS = 12  # of a pretraining run
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_what_cant_be_compared_is_refused_before_anything_is_measured(
     pair, message, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.setattr(speed, "measure", None)
-    assert __main__.main([YAML, pair, f"out={tmp_path / 'out'}"]) == 2
+    assert __main__.main([YAML, "overrides=[]", pair, f"out={tmp_path / 'out'}"]) == 2
     lines = capsys.readouterr().err.splitlines()
     (said,) = (line for line in lines if line.startswith("error: "))
     assert message in said
