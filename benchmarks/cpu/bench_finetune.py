@@ -1,7 +1,7 @@
 """A fine-tuning step on a recipe's batches: stock, with `unpadding`, and with examples packed into rows.
 
     OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python benchmarks/cpu/bench_finetune.py model.pretrained=FOLDER \
-        data.source=FILE.csv
+        data.source=FILE.csv [--case NAME]
 
 A step is forward, backward and AdamW, in float32, on the same batches for each way. Before it is timed, all
 ways predict for the same batches without dropout: the largest difference of their logits is printed.
@@ -30,6 +30,7 @@ Batch = dict[str, Any]
 def main() -> None:
     command = parser(__doc__, rounds=4 * BATCHES)
     command.add_argument("pairs", nargs="+", help="key=value pairs of yamls/finetune.yaml")
+    command.add_argument("--case", default="finetune", help="the name in the results")
     options = command.parse_args()
     task: Any = task_of(load([RECIPE], [*options.pairs, "algorithms=null", "train.precision=fp32"]))
     stock, loader = task.model().model, task.data()[0].dataloader
@@ -43,7 +44,7 @@ def main() -> None:
         Variant(name, step(model, inputs(batches, name == "sequence_packing")), Work(0.0, tokens))
         for name, model in ways.items()
     ]
-    rows = compare("finetune", Path(task.recipe.model.pretrained).name, variants, options.rounds)
+    rows = compare("finetune", options.case, variants, options.rounds)
     append(
         [{k: v for k, v in vars(row).items() if k not in ("gflop", "rate", "share")} for row in rows],
         "finetune",

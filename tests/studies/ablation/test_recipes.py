@@ -59,8 +59,8 @@ def test_minutes_become_steps_and_equal_ones_a_single_run():
     assert found == [(s, *rest) for s in (1, 2) for rest in (("bert", 100), ("fast", 100), ("fast", 200))]
 
 
-@pytest.mark.parametrize(("steps", "interval"), [(400, 20), (390, 20), (19, 1), (401, 21)])
-def test_twenty_evaluations_at_most(steps, interval):
+@pytest.mark.parametrize(("steps", "interval"), [(420, 35), (410, 35), (11, 1), (421, 36)])
+def test_twelve_evaluations_at_most(steps, interval):
     cell = plan.Cell("bert", 17, steps, recipes.Source("bert", (), ()), None, "runs")
     assert f"train.eval_interval={interval}ba" in cell.lasting
 
