@@ -14,6 +14,7 @@ from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe
 from cadenza.surgery import SurgeryError
 
 STUDIES = {
+    "ablation.yaml",
     "glue.yaml",
     "ptq_sweep.yaml",
     "cpu_ptq.yaml",
@@ -32,6 +33,7 @@ PAIRS = [
     for recipe in RECIPES
     for overlay in (None, *OVERLAYS)
     if "cpu" not in str(overlay) or ("images" in str(overlay)) == (recipe in FOR_IMAGES)
+    if not ("cpu" in str(overlay) and "finetune" in recipe)  # its sizes are those of the model
 ]
 
 
