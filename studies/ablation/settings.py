@@ -36,7 +36,7 @@ class Ablation:
     minutes: float = option(
         1.0, "Minutes of training in a pretraining run of the baseline.", Range("(0, 1e6]")
     )
-    rows: dict = option({}, "Name -> `recipe`, `overrides` and `against` of a row.")
+    rows: dict = option({}, "Name -> `recipe`, `overrides` and `against` of a row; false leaves one out.")
     baseline: str = option("bert", "The row whose time and steps all rows get.", Text())
     reach: list[str] = option(["bert"], "Rows whose final loss the others are to reach.", Text())
     seeds: list[int] = option([17, 18, 19], "Of pretraining and of fine-tuning.", SEEDS)
@@ -49,6 +49,7 @@ class Ablation:
 
     def __post_init__(self) -> None:
         check(self, "", ValueError)
+        self.rows = {name: row for name, row in self.rows.items() if row is not False}
         for key in ("recipe", "seeds", "rows"):
             if not getattr(self, key):
                 raise ValueError(f"{key} is empty; it must name one at least")

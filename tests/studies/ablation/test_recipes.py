@@ -34,6 +34,12 @@ def test_the_rows_of_the_packaged_settings():
     assert set(loaded["mosaicbert_schedule"].algorithms) == whole | {"masking_schedule"}
 
 
+def test_a_row_that_is_false_is_left_out():
+    rows = recipes.of_rows(settings("rows.without_glu=false"))
+    assert len(rows) == 10
+    assert "without_glu" not in rows
+
+
 def test_what_is_compared_with_what():
     """A row without a technique tells what the technique gives: the full row is the first of the two."""
     cfg = settings()
