@@ -50,7 +50,7 @@ def _gains(axes: Any, results: Results, pairs: list[Comparison]) -> None:
             axes.errorbar([found.mean], [height], xerr=ends, fmt="o", color="C0", capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(pairs)), [_label(pair) for pair in reversed(pairs)])
-    axes.set_xlabel("change of the evaluation loss at equal time, nats (left is better)")
+    axes.set_xlabel("loss at equal time, difference in nats")
     axes.grid(alpha=0.3)
 
 
