@@ -81,7 +81,7 @@ class LabelledEncoder:
 
     def _each(self, examples: list[Example]) -> Iterator[tuple[Example, Tokens] | BadRow]:
         off = len(examples) < SHOWN or dist.get_global_rank() != 0
-        with tqdm(total=len(examples), desc="tokenizing", unit="ex", disable=off) as bar, all_cores():
+        with tqdm(total=len(examples), desc="tokenizing", unit="ex", disable=off) as bar:
             for start in range(0, len(examples), BATCH):
                 batch = examples[start : start + BATCH]
                 for example, tokens in zip(batch, self._encoded(batch), strict=True):
@@ -111,7 +111,8 @@ class LabelledEncoder:
             return []
         pairs = [example.pair or "" for example in examples] if self.paired else None
         texts = [example.text for example in examples]
-        made = self.tokenizer(texts, pairs, return_attention_mask=False, verbose=False, **options)
+        with all_cores():  # not while a generator waits, which an error leaves open
+            made = self.tokenizer(texts, pairs, return_attention_mask=False, verbose=False, **options)
         types = made.get("token_type_ids") or [None] * len(texts)
         return [
             Tokens(_array("i", ids), None if kinds is None else _array("B", kinds), cut=False)
