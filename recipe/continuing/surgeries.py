@@ -11,6 +11,7 @@ from cadenza.models.pretrained import model_folder, recorded
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.schema import ClassificationRecipe, Recipe
+from cadenza.surgery.errors import CheckpointError
 
 AnyRun = TypeVar("AnyRun")
 TextRecipe = Recipe | ClassificationRecipe
@@ -27,7 +28,11 @@ def started(recipe: AnyRun) -> AnyRun:
 def with_folders(recipe: Any) -> Any:
     """`recipe` with folders in place of runs and checkpoints in `model.pretrained` and `tokenizer.name`."""
     named, trusted = recipe.model.pretrained, recipe.train.trust_load_path
-    folder = model_folder(named, trusted)
+    try:
+        folder = model_folder(named, trusted)
+    except CheckpointError as error:
+        said = str(error).replace("pass trusted=True (--trust)", "set train.trust_load_path=true")
+        raise RecipeError(f"model.pretrained: {said}") from error
     if folder == named:
         return recipe
     show(f"model.pretrained: {named} is read from {folder}")

@@ -27,7 +27,7 @@ def measured(cell: Cell) -> Row:
 def _tuned(cell: Cell) -> dict[str, Any]:
     """The record of the fine-tuning of the last checkpoint."""
     assert cell.finetune is not None
-    places = [f"train.run_folder={cell.out}", f"name={cell.name}-finetune"]
+    places = [f"train.run_folder={cell.out}", f"name={cell.name}-finetune", "train.trust_load_path=true"]
     return _trained(cell.finetune.load(f"seed={cell.seed}", f"model.pretrained={cell.folder}", *places))
 
 
