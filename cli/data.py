@@ -37,11 +37,13 @@ def run(arguments: list[str]) -> int:
     if not files:
         raise CommandError("data: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
     from cadenza.recipe import load
+    from cadenza.recipe.continuing.surgeries import started
     from cadenza.recipe.schema import ClassificationRecipe
 
     recipe, plot = load(files, pairs), options.output
     if not hasattr(recipe, "tokenizer"):
         raise CommandError("data: the recipe is for images; this command looks at text")
+    recipe = started(recipe)
     if isinstance(recipe, ClassificationRecipe):
         if options.documents is not None:
             raise CommandError("data: --documents is for text without labels; name data.train_examples")
@@ -73,10 +75,8 @@ def look(recipe: Any, most: int | None, plot: Path) -> None:
 def look_at_labelled(recipe: Any, plot: Path) -> None:
     """Count, print and draw the labelled text of `recipe`."""
     from cadenza.data.survey import labelled
-    from cadenza.recipe.continuing.surgeries import started
     from cadenza.recipe.run import task_of
 
-    recipe = started(recipe)
     task = task_of(recipe)
     sets, tokenizer, cfg = task.sets, task.tokenizer, recipe.data
     data: Any = getattr(task.data()[0].dataloader, "dataset", None)

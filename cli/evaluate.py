@@ -43,46 +43,45 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def is_model(scored: Path) -> bool:
-    """Whether it is a folder of Hugging Face's format."""
-    return (scored / "config.json").is_file()
-
-
-def checkpoint_of(scored: Path) -> Path:
-    """The checkpoint: the file itself, or the latest of a run.
+def weights_of(scored: Path) -> Path:
+    """The checkpoint or the Hugging Face folder: itself, or that of a run.
 
     Raises:
         CommandError: there is none.
     """
-    latest = scored / "checkpoints" / "latest-rank0.pt"
-    found = scored if scored.is_file() else latest
-    if not found.exists():
+    from cadenza.models.pretrained import held_in
+
+    found = held_in(scored)
+    if found is None or not found.exists():
+        missing = scored if scored.suffix == ".pt" else scored / "checkpoints" / "latest-rank0.pt"
         right = "name a run's folder, a .pt file, or a folder with config.json"
-        raise CommandError(f"evaluate: there is no {found}; {right}")
+        raise CommandError(f"evaluate: there is no {missing}; {right}")
     return found
 
 
 def own_recipe(scored: Path) -> str:
     """The file of the recipe that a run kept."""
-    if is_model(scored):
-        raise CommandError(f"evaluate: {scored} is a model, not a run: {NAME}")
-    folder = checkpoint_of(scored).parent.parent
+    folder = scored.resolve().parent.parent if scored.is_file() else scored
     kept = folder / "recipe.yaml"
-    if not kept.is_file():
-        raise CommandError(f"evaluate: {folder} has no recipe.yaml: {NAME}")
-    return str(kept)
+    if kept.is_file():
+        return str(kept)
+    if (scored / "config.json").is_file():
+        raise CommandError(f"evaluate: {scored} is a model, not a run: {NAME}")
+    weights_of(scored)
+    raise CommandError(f"evaluate: {folder} has no recipe.yaml: {NAME}")
 
 
 def changes(scored: Path, recipe: Any) -> list[str]:
     """Pairs that let `recipe` load what is scored, and write nothing."""
-    if not is_model(scored):
-        return [f"train.load_path={checkpoint_of(scored)}", "train.load_weights_only=true", *NOT_SAVED]
+    found = weights_of(scored)
+    if found.is_file():
+        return [f"train.load_path={found}", "train.load_weights_only=true", *NOT_SAVED]
     if not hasattr(recipe, "tokenizer"):
         right = "name the run or its checkpoint"
         raise CommandError(f"evaluate: a recipe for images can't load the folder {scored}; {right}")
     without = [
         f"algorithms.{name}=false" for name in recipe.algorithms
     ]  # the folder holds what is left of them
-    loads = [f"model.pretrained={scored}", f"tokenizer.name={scored}", "model.config=null", *without]
+    loads = [f"model.pretrained={found}", f"tokenizer.name={found}", "model.config=null", *without]
     loads.append("tokenizer.new_tokens=null")  # the folder's tokenizer has them
     return [*loads, "train.load_path=null", *NOT_SAVED]

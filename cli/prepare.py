@@ -21,13 +21,14 @@ def run(arguments: list[str]) -> int:
     if not files:
         raise CommandError("prepare: no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
     from cadenza.recipe import load
+    from cadenza.recipe.continuing.surgeries import started
     from cadenza.recipe.schema import Recipe
 
     recipe = load(files, pairs)
     if not isinstance(recipe, Recipe):
         right = "this command prepares the text of language models; other recipes need none of it"
         raise CommandError(f"prepare: model.objective is {recipe.model.objective}; {right}")
-    prepare(recipe)
+    prepare(started(recipe))
     return 0
 
 

@@ -29,18 +29,25 @@ def model_folder(name: str, trusted: bool = False) -> str:
         ModelError: the run has neither a checkpoint nor a model, or the checkpoint holds another model.
     """
     path = home(name)
-    if path.suffix == ".pt":
-        return _kept(path, trusted)
-    if not path.is_dir() or (path / CONFIG).is_file():
-        return name
-    if (path / LATEST).is_file():
-        return _kept((path / LATEST).resolve(), trusted)
-    if (path / FINAL / CONFIG).is_file():
-        return str(path / FINAL)
-    if (path / "recipe.yaml").is_file():
+    found = held_in(path)
+    if found is None and (path / "recipe.yaml").is_file():
         right = "train it with train.save_interval set"
         raise ModelError(f"model.pretrained: the run {name} has no checkpoint to start from; {right}")
-    return name
+    if found is None or (found == path and path.suffix != ".pt"):
+        return name
+    return str(found) if found.is_dir() else _kept(found, trusted)
+
+
+def held_in(path: Path) -> Path | None:
+    """Where the weights are that `path` means: a checkpoint, or a Hugging Face folder; None: in neither.
+
+    Of a run it is the latest checkpoint or, of a text classifier without one, the model that it wrote.
+    """
+    if path.suffix == ".pt" or (path / CONFIG).is_file():
+        return path
+    if (path / LATEST).is_file():
+        return (path / LATEST).resolve()
+    return path / FINAL if (path / FINAL / CONFIG).is_file() else None
 
 
 def _kept(checkpoint: Path, trusted: bool) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from cadenza.recipe import run
+from cadenza.recipe import build, run
 
 PAIRS = ("data.pair_field=second", "data.label_field=size")
 
@@ -115,3 +115,15 @@ def test_layout_and_micro_batches_change_nothing(techniques, tuning):
             assert shares[0] == pytest.approx(shares[1], abs=1e-3)
     reds = [float(row["probability of red"]) for row in whole]
     assert max(reds) - min(reds) > 0.2, "they differ from each other"
+
+
+def test_packing_puts_the_examples_of_a_micro_batch_into_few_rows(tuning):
+    recipe = tuning("algorithms={sequence_packing: {}}")
+    task = run.task_of(recipe)
+    train, evaluation = task.data(build.algorithms(recipe.algorithms))
+    batch = next(iter(train.dataloader))
+    packed = train.microbatch_transforms(dict(batch))
+    assert "document_ids" in packed
+    assert len(packed["input_ids"]) < len(batch["input_ids"]) == len(packed["labels"]) == 16
+    assert int(packed["attention_mask"].sum()) == int(batch["attention_mask"].sum())
+    assert "document_ids" not in evaluation.microbatch_transforms(dict(batch)), "it isn't packed"

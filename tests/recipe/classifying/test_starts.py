@@ -109,6 +109,23 @@ def test_the_run_of_a_classifier_is_scored_by_its_folder_alike(tuning):
     assert line.startswith("accuracy ")
 
 
+def test_the_command_line_scores_a_run_without_a_checkpoint(tuning, capsys):
+    recipe = tuning("name=first")
+    record = record_of(recipe)
+    capsys.readouterr()
+    assert main(["evaluate", str(recipe.folder)]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["accuracy"] == record["eval"]["accuracy"]
+    assert found["loss"] == pytest.approx(record["eval"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("command", ["data", "prepare"])
+def test_text_is_looked_at_with_the_tokenizer_of_a_run(command, pretrained, colours, capsys):
+    pairs = [f"model.pretrained={pretrained}", f"data.source={colours}", "data.max_seq_len=16", TRUSTED]
+    assert main([command, "continue", "scale/cpu_continue", *pairs, "data.other_eval=null"]) == 0
+    assert " documents" in capsys.readouterr().out
+
+
 def test_a_model_that_is_scored_keeps_the_order_of_its_classes(tuning, colours, tmp_path):
     """The data has two of the three classes, whose ids would be others by name."""
     first = tuning("name=first")
