@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,11 @@ def table(head: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
 
 
+def as_json(content: Any) -> str:
+    """`content` as JSON, with null in the place of each number that isn't finite, which JSON lacks."""
+    return json.dumps(_finite(content), indent=2) + "\n"
+
+
 def holds(condition: bool) -> str:
     """Whether a finding of a paper holds in the study."""
     return "holds here." if condition else "doesn't hold here."
@@ -74,6 +81,14 @@ def save(axes: Any, path: Path) -> None:
     axes.legend(fontsize="small")
     axes.figure.savefig(path, dpi=120)
     plt.close(axes.figure)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:

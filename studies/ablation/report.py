@@ -1,7 +1,5 @@
 """The report of the ablation: ablation.md, ablation.json and ablation.png."""
 
-import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,7 @@ def write(folder: Path, cfg: Ablation, results: Results, pairs: list[Comparison]
         ]
     )
     (folder / f"{NAME}.md").write_text(page + "\n")
-    facts = json.dumps(_finite(as_json(cfg, results, pairs)), indent=2)
-    (folder / f"{NAME}.json").write_text(facts + "\n")
+    (folder / f"{NAME}.json").write_text(report.as_json(facts(cfg, results, pairs)))
     plot.draw(folder / f"{NAME}.png", cfg, results, pairs)
     print(f"{page}\n\nwritten: {folder / NAME}.csv, .md, .json, .png", flush=True)
 
@@ -71,7 +68,7 @@ def gains_table(results: Results, pairs: list[Comparison]) -> str:
     return report.table(head, body)
 
 
-def as_json(cfg: Ablation, results: Results, pairs: list[Comparison]) -> dict[str, Any]:
+def facts(cfg: Ablation, results: Results, pairs: list[Comparison]) -> dict[str, Any]:
     """All numbers; an interval is [mean, low, high]."""
     return {
         "settings": asdict(cfg),
@@ -107,15 +104,6 @@ def _comparison(results: Results, pair: Comparison) -> dict[str, Any]:
 
 def _list(found: Interval | None) -> list[float] | None:
     return None if found is None else [found.mean, found.low, found.high]
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None in place of NaN, which JSON can't spell."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _means(results: Results, name: str, budget: str) -> list[str]:

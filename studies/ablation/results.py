@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cadenza.studies.ablation.recipes import Source, left_out
 from cadenza.studies.ablation.settings import Ablation
 from cadenza.studies.ablation.speeds import Speeds
+from cadenza.studies.crossing import crossing
 from cadenza.studies.intervals import Interval, interval
 from cadenza.studies.report import Row
 
@@ -86,15 +87,12 @@ class Results:
 
 def reached(curve: Curve, loss: float) -> float | None:
     """The batches until the first evaluation at or below `loss`, by linear interpolation; None: never."""
-    before = None
-    for at, value in curve:
-        if value <= loss:
-            if before is None or value == loss:
-                return at
-            start, high = before
-            return start + (at - start) * (high - loss) / (high - value)
-        before = at, value
-    return None
+    found = crossing([value for _, value in curve], loss)
+    if found is None:
+        return None
+    index, share = found
+    start, end = curve[max(index - 1, 0)][0], curve[index][0]
+    return start + (end - start) * share
 
 
 def comparisons(cfg: Ablation, rows: dict[str, Source]) -> list[Comparison]:

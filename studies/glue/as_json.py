@@ -1,10 +1,9 @@
 """The results as JSON: scores from 0 to 1, null for what there isn't."""
 
-import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
+from cadenza.studies import report
 from cadenza.studies.glue.hours import Hours
 from cadenza.studies.glue.lines import by_kind, lines
 from cadenza.studies.glue.scores import Average, Score, difference
@@ -20,7 +19,7 @@ def text(cfg: Glue, found: list[Score], means: list[Average], spent: dict[str, H
         "differences": list(_differences(cfg, found, means)),
         "hours": {model: vars(each) for model, each in spent.items()},
     }
-    return json.dumps(_without_nan(content), indent=2) + "\n"
+    return report.as_json(content)
 
 
 def _task(cfg: Glue, name: str) -> dict[str, Any]:
@@ -43,12 +42,3 @@ def _differences(cfg: Glue, found: list[Score], means: list[Average]) -> Iterato
             if model in by_model and first in by_model:
                 change = difference(by_model[model], by_model[first])
                 yield {"model": model, "minus": first, **what, **vars(change)}
-
-
-def _without_nan(value: Any) -> Any:
-    """`value` with null in the place of each NaN, which JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,8 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from cadenza.models.pretrained.exported import CONFIG, FINAL
-from cadenza.recipe.checkpoints import LATEST
+from cadenza.models.pretrained import held_in
 from cadenza.studies.checks import StudyError
 
 FILES = ("*.safetensors", "*.bin", "*.pt")
@@ -29,12 +28,8 @@ def digest(model: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if (latest := path / "checkpoints" / LATEST).exists() and not (path / CONFIG).exists():
-        return [latest]
-    folders = [path, path / FINAL]
-    files = next(filter(None, (sorted(f for p in FILES for f in each.glob(p)) for each in folders)), [])
+    found = held_in(path) or path
+    files = [found] if found.is_file() else sorted(file for kind in FILES for file in found.glob(kind))
     if not files:
         raise StudyError(f"models: {path} holds neither weights nor a run's checkpoints")
     return files

@@ -1,11 +1,11 @@
 """What the study leaves: pareto.md, pareto.csv, pareto.json and pareto.png in a folder."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cadenza.studies import report
 from cadenza.studies.checks import StudyError
 from cadenza.studies.pretraining_pareto import figure, page, published
 from cadenza.studies.pretraining_pareto.points import AXES, Point, fronts, own_fronts
@@ -66,7 +66,7 @@ def _tables(folder: Path, results: Results, shown: str) -> None:
     if results.published:
         curves = [curve._asdict() for curve in published.CURVES]
         content["published"] = {"hardware": published.HARDWARE, "curves": curves}
-    (folder / f"{NAME}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{NAME}.json").write_text(report.as_json(content), encoding="utf-8")
     every = [f"## All points: {p[0].measure}\n\n{page.points_table(p, True)}" for p in results.measures]
     (folder / f"{NAME}.md").write_text("\n\n".join([shown, *every]) + "\n", encoding="utf-8")
 

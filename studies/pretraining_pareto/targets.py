@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from cadenza.studies.crossing import crossing
 from cadenza.studies.pretraining_pareto.points import Point, Spent
 from cadenza.studies.pretraining_pareto.runs import Run
 
@@ -37,15 +38,13 @@ def reached(points: Sequence[Point], value: float) -> Reached | None:
     """What one run spent until it first had `value`, linear between two points; None: not reached."""
     wanted = -value if points and points[0].measure == "loss" else value
     ordered = sorted(points, key=lambda point: point.batch)
-    for number, point in enumerate(ordered):
-        if point.quality < wanted:
-            continue
-        if number == 0:
-            return Reached(point.spent, True)
-        before = ordered[number - 1]
-        share = (wanted - before.quality) / (point.quality - before.quality)
-        return Reached(_between(before.spent, point.spent, share), False)
-    return None
+    found = crossing([-point.quality for point in ordered], -wanted)
+    if found is None:
+        return None
+    index, share = found
+    if index == 0:
+        return Reached(ordered[0].spent, True)
+    return Reached(_between(ordered[index - 1].spent, ordered[index].spent, share), False)
 
 
 def _between(low: Spent, high: Spent, share: float) -> Spent:
