@@ -3,17 +3,16 @@
 import json
 from typing import Any
 
-from cadenza.recipe import run as recipe_run
 from cadenza.studies.ablation.plan import Cell
-from cadenza.studies.checks import StudyError
 from cadenza.studies.report import Row
+from cadenza.studies.running.source import trained
 
 
 def measured(cell: Cell) -> Row:
     """Pretrain and fine-tune; the losses of all evaluations, and the accuracy if there is a fine-tuning."""
     places = [f"train.run_folder={cell.out}", f"name={cell.name}", "train.autoresume=true"]
     saving = [f"train.save_interval={cell.steps}ba", "train.keep_checkpoints=1"]
-    found = _trained(cell.source.load(*cell.lasting, *places, *saving))
+    found = trained(cell.source.load(*cell.lasting, *places, *saving))
     curve = [[point["batch"], point["loss"]] for point in found["curve"]]
     accuracy = None if cell.finetune is None else _tuned(cell)["eval"]["accuracy"]
     return {
@@ -28,12 +27,4 @@ def _tuned(cell: Cell) -> dict[str, Any]:
     """The record of the fine-tuning of the last checkpoint."""
     assert cell.finetune is not None
     places = [f"train.run_folder={cell.out}", f"name={cell.name}-finetune", "train.trust_load_path=true"]
-    return _trained(cell.finetune.load(f"seed={cell.seed}", f"model.pretrained={cell.folder}", *places))
-
-
-def _trained(recipe: Any) -> dict[str, Any]:
-    """The record of a run."""
-    path = recipe_run.train(recipe)
-    if path is None:
-        raise StudyError(f"{recipe.folder} holds a run by another recipe; remove the folder")
-    return json.loads(path.read_text())
+    return trained(cell.finetune.load(f"seed={cell.seed}", f"model.pretrained={cell.folder}", *places))

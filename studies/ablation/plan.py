@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cadenza.studies.ablation.recipes import Source, digest
+from cadenza.studies.running.source import Source, digest
 
 BUDGETS = ("steps", "time")
 EVALUATIONS = 12  # of a pretraining run

@@ -1,56 +1,22 @@
 """The recipes of the rows: loaded, and refused where rows wouldn't be comparable."""
 
-import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from typing import Any
 
 from cadenza.data import DataError
 from cadenza.data.labelled import sets
-from cadenza.recipe import Recipe, RecipeError, load
+from cadenza.recipe import Recipe
 from cadenza.recipe.schema import ClassificationRecipe
 from cadenza.studies.ablation.settings import Ablation
 from cadenza.studies.checks import StudyError
+from cadenza.studies.running.source import QUIET, Source
 
 Values = dict[str, Any]
 TRAINING_ALONE = ("mlm_probability", "num_workers", "cache_dir")  # of `data`: no evaluation depends on them
 LENGTH = re.compile(
     r"(?P<number>\d+(\.\d+)?)(ep|ba|sp|tok|iter|sec)"
 )  # a time that isn't a share of training
-QUIET = ("train.progress_bar=false", "loggers={}")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a recipe is loaded from; `where` names it in an error."""
-
-    where: str
-    files: tuple[str, ...]
-    pairs: tuple[str, ...]
-
-    def load(self, *more: str) -> Any:
-        """The recipe, with `more` pairs after the others.
-
-        Raises:
-            StudyError: the recipe's error, with `where`.
-        """
-        try:
-            return load(list(self.files), [*self.pairs, *more])
-        except RecipeError as error:
-            said = str(error).replace("command line: ", "overrides: ", 1)
-            raise StudyError(f"{self.where}: {said}") from error
-
-    @cached_property
-    def settings(self) -> str:
-        """A hash of the whole recipe."""
-        return digest(asdict(self.load()))
-
-
-def digest(*values: Any) -> str:
-    """A short hash of `values`, which JSON can spell."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def of_rows(cfg: Ablation) -> dict[str, Source]:

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cadenza.studies.ablation.recipes import Source, left_out
+from cadenza.studies.ablation.recipes import left_out
 from cadenza.studies.ablation.settings import Ablation
 from cadenza.studies.ablation.speeds import Speeds
 from cadenza.studies.crossing import crossing
 from cadenza.studies.intervals import Interval, interval
 from cadenza.studies.report import Row
+from cadenza.studies.running.source import Source
 
 Curve = list[tuple[float, float]]  # batches and loss of each evaluation
 

@@ -1,10 +1,10 @@
 """The settings of the ablation."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from cadenza.options import Range, Text, check, option
 from cadenza.recipe.errors import nearest
+from cadenza.studies.running.given import given
 
 SEEDS = Range("[0, 4294967295]", whole=True)
 COUNT = Range("[1, 2147483647]", whole=True)
@@ -64,30 +64,15 @@ class Ablation:
 
     def row(self, name: str) -> Row:
         """The row of this name."""
-        return _given(Row, f"rows.{name}", self.rows[name])
+        return given(Row, f"rows.{name}", self.rows[name])
 
     @property
     def tuning(self) -> Finetune:
         """The fine-tuning, of settings that have one."""
-        return _given(Finetune, "finetune", self.finetune)
+        return given(Finetune, "finetune", self.finetune)
 
     @staticmethod
     def _check_names(key: str, names: list[str], others: set[str]) -> None:
         for name in names:
             if name not in others:
                 raise ValueError(f"{key} names {name!r}, which is no other row; {nearest(name, others)}")
-
-
-def _given(cls: Any, key: str, values: Any) -> Any:
-    """An instance of `cls`, whose fields are lists of text, from the mapping at `key`."""
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{key} is {values!r}; it must be a mapping")
-    known = [field.name for field in fields(cls)]
-    for name, value in values.items():
-        if name not in known:
-            raise ValueError(f"{key}.{name} is no key of it; {nearest(str(name), known)}")
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{key}.{name} is {value!r}; it must be a list of text")
-    return cls(**values)

@@ -17,7 +17,7 @@ from composer.loggers import Logger
 from cadenza.recipe import run as recipe_run
 from cadenza.recipe import trainer as recipe_trainer
 from cadenza.recipe.cpu.memory import keep_freed_memory
-from cadenza.studies.ablation.recipes import Source
+from cadenza.studies.running.source import Source
 
 STEPS = 5  # of a row in a round; the first one only starts the clock
 WARM = 2  # rounds that aren't counted

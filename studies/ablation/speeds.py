@@ -3,9 +3,9 @@
 import statistics
 from pathlib import Path
 
-from cadenza.studies.ablation.recipes import Source, digest
 from cadenza.studies.intervals import Interval, interval
 from cadenza.studies.running import cells
+from cadenza.studies.running.source import Source, digest
 
 FILE = "speed.csv"
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cadenza.studies.ablation import cell, plan, recipes, report, speed, speeds
 from cadenza.studies.ablation.plan import Cell
-from cadenza.studies.ablation.recipes import Source
 from cadenza.studies.ablation.results import Results, comparisons
 from cadenza.studies.ablation.settings import Ablation
 from cadenza.studies.ablation.speeds import Speeds
@@ -13,6 +12,7 @@ from cadenza.studies.report import Row
 from cadenza.studies.running import cells
 from cadenza.studies.running.side_by_side import Job, run_jobs, slots
 from cadenza.studies.running.slots import THREADS
+from cadenza.studies.running.source import Source
 
 FILE = "ablation.csv"
 

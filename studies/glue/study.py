@@ -20,6 +20,7 @@ from cadenza.studies.glue.settings import Glue
 from cadenza.studies.report import Row
 from cadenza.studies.running import cells
 from cadenza.studies.running.side_by_side import Job, Slot, run_jobs, slots
+from cadenza.studies.running.source import trained
 
 FILE, LOG, MODEL = "glue.csv", "log.txt", "model"
 
@@ -108,10 +109,7 @@ def train_cell(cfg: Glue, cell: Cell) -> Row:
     began, plan = time.time(), Plan(cfg)
     pretrained = _start(plan, cell)
     recipe = plan.recipes.of(cell, pretrained)
-    path = recipe_run.train(recipe)
-    if path is None:
-        raise StudyError(f"the run in {recipe.folder} has another recipe; remove the folder")
-    record = json.loads(path.read_text())
+    record = trained(recipe)
     return {
         **cell._asdict(),
         "metrics": json.dumps(measured(record)),

@@ -7,6 +7,7 @@ from cadenza.recipe import load_settings
 from cadenza.studies.ablation import __main__, plan, recipes, speed
 from cadenza.studies.ablation.results import comparisons
 from cadenza.studies.ablation.settings import Ablation
+from cadenza.studies.running.source import Source
 
 YAML = str(ROOT / "yamls/ablation.yaml")
 
@@ -57,7 +58,7 @@ def test_a_row_that_differs_in_more_is_not_taken_for_a_technique_left_out():
 
 
 def test_minutes_become_steps_and_equal_ones_a_single_run():
-    rows = {name: recipes.Source(name, (), ()) for name in ("bert", "fast")}
+    rows = {name: Source(name, (), ()) for name in ("bert", "fast")}
     steps = plan.steps_of(0.5, {"bert": 0.3, "fast": 0.15}, "bert")
     assert steps == {"bert": {"steps": 100, "time": 100}, "fast": {"steps": 100, "time": 200}}
     every = plan.cells(rows, None, steps, [1, 2], "runs")
@@ -67,7 +68,7 @@ def test_minutes_become_steps_and_equal_ones_a_single_run():
 
 @pytest.mark.parametrize(("steps", "interval"), [(420, 35), (410, 35), (11, 1), (421, 36)])
 def test_twelve_evaluations_at_most(steps, interval):
-    cell = plan.Cell("bert", 17, steps, recipes.Source("bert", (), ()), None, "runs")
+    cell = plan.Cell("bert", 17, steps, Source("bert", (), ()), None, "runs")
     assert f"train.eval_interval={interval}ba" in cell.lasting
 
 
@@ -75,7 +76,7 @@ def test_a_cells_settings_are_what_its_results_depend_on():
     source = recipes.of_rows(settings())["bert"]
     cell = plan.Cell("bert", 17, 100, source, None, "runs")
     assert cell.settings == plan.Cell("bert", 17, 100, source, None, "elsewhere").settings
-    more = recipes.Source("bert", source.files, (*source.pairs, "optimizer.lr=0.1"))
+    more = Source("bert", source.files, (*source.pairs, "optimizer.lr=0.1"))
     for other in (
         plan.Cell("bert", 18, 100, source, None, "runs"),
         plan.Cell("bert", 17, 101, source, None, "runs"),

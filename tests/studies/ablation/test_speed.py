@@ -7,7 +7,7 @@ import torch
 from paths import ROOT
 
 from cadenza.studies.ablation import speed
-from cadenza.studies.ablation.recipes import Source
+from cadenza.studies.running.source import Source
 
 TINY = (
     "model.config={hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}",
