@@ -40,7 +40,7 @@ def is_cross_entropy(model: Any, name: str | None, options: dict[str, Any]) -> b
     if name == "loss_function":
         return _is_stock(model.loss_function) and not (model.sparse_prediction or OTHERS & options.keys())
     if name == "mlm_loss_fct":
-        return _is_mean(model.mlm_loss_fct)
+        return is_mean(model.mlm_loss_fct)
     return name == "CrossEntropyLoss"
 
 
@@ -53,7 +53,8 @@ def _is_stock(loss: Any) -> bool:
     return loss is ForMaskedLMLoss
 
 
-def _is_mean(loss: Any) -> bool:
+def is_mean(loss: Any) -> bool:
+    """Whether the module `loss` is the mean cross-entropy of the labelled rows."""
     plain = type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.label_smoothing == 0
     return plain and (loss.ignore_index, loss.reduction) == (IGNORED, "mean")
 

@@ -10,7 +10,7 @@ MAY = {
     "options": set(),
     "surgery": {"options"},
     "checks": {"algorithms", "probes"},
-    "losses": {"surgery"},
+    "losses": {"probes", "surgery"},
     "quantization": {"surgery"},
     "probes": set(),
     "attention": {"options", "probes", "surgery"},

@@ -65,6 +65,12 @@ ROWS = [
         other={"per_document": True},
     ),
     Case(
+        "chunked_loss",
+        effect=effects.size_of_logits,
+        defaults={"rows": None, "label_smoothing": 0.0, "z_loss": 0.0},
+        other={"rows": 3, "label_smoothing": 0.1, "z_loss": 0.01},
+    ),
+    Case(
         "flash_attention",
         effect=effects.scores_computed,
         defaults={"kernel": "auto"},

@@ -60,6 +60,12 @@ def labelled_logits(model, family, context=nullcontext):
         return model(**batch(family)).logits
 
 
+def size_of_logits(model, family, context=nullcontext):
+    """How many logits a call with labels returns."""
+    logits = model(**batch(family)).logits
+    return torch.tensor(0.0 if logits is None else logits.numel())
+
+
 def anchored_logits(model, family, context=nullcontext):
     """The logits of one row with an anchor and two documents, the first of 5 tokens."""
     ids = batch(family, padding=None)["input_ids"]
