@@ -63,7 +63,8 @@ class ChunkedLoss(Surgery):
             yield mix(layer, ChunkedLayer)
             reading = read(module, layer)
             check_loss(module, reading, loss_name(stock_class(module)))
-            yield set_attributes(module, reading=reading, loss_options=dict(self.options), wants_hits=False)
+            yield set_attributes(module, loss_reading=reading, loss_terms=self.options, wants_hits=False)
+            yield set_attributes(module, row_scores=None)  # the undo drops those of the last batch
             yield mix(module, WithoutLogits)
         elif isinstance(module, HuggingFaceModel) and _has_head(module):
             refuse_unknown(module.train_metrics)

@@ -14,6 +14,7 @@ from cadenza.attention.plan import claim
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.losses.cross_entropy import cross_entropy_
 from cadenza.losses.masked_lm import IGNORED, check_labels, is_cross_entropy, loss_name, loss_options
+from cadenza.losses.without_logits.host import WithoutLogits
 from cadenza.surgery.engine import Site
 from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import set_attributes
@@ -31,9 +32,10 @@ class SparsePrediction(AttentionSurgery):
     `labels`, logits are (1, labelled, vocabulary) in the order of the batch. In a training step they are
     None, because the backward overwrites them with their gradient. Two cases keep them: training metrics of a
     Composer model, which see the matching labels, and a `loss_function` of one's own, which gets the labelled
-    rows alone. Labels on padding count as in stock code; `unpadding` doesn't compute padding, so with it they
-    are an error. Without `labels` everything is stock. MosaicBERT (arXiv 2312.17482) does the same, but
-    scatters the logits to a dense (batch, length, vocabulary) tensor.
+    rows alone. With `chunked_loss` no call with labels keeps them. Labels on padding count as in stock code;
+    `unpadding` doesn't compute padding, so with it they are an error. Without `labels` everything is stock.
+    MosaicBERT (arXiv 2312.17482) does the same, but scatters the logits to a dense (batch, length,
+    vocabulary) tensor.
 
     Use it for every masked LM: at 30 % masking it leaves less than a third of the head's work.
 
@@ -98,6 +100,9 @@ class LabelledLoss(Mixin, of="sparse_prediction", stage=Stage.ATTENTION):
         labels = labels.flatten()  # (batch * length,)
         rows = (labels != options.get("ignore_index", IGNORED)).nonzero()[:, 0]
         labels = labels[rows]  # (labelled,)
+        if isinstance(self, WithoutLogits):  # chunked_loss
+            with sparse_lookup(self):
+                return super().forward(*args, labels=labels[None], labelled=rows, **kwargs)
         plain = is_cross_entropy(self, self.loss_name, options)
         if self.keeps_logits or not (plain and self.training and torch.is_grad_enabled()):
             return super().forward(*args, labels=labels[None], labelled=rows, **kwargs)
@@ -118,7 +123,8 @@ def sparse_lookup(model: Any) -> Iterator[None]:
     """
     words, head = model.get_input_embeddings(), model.get_output_embeddings()
     before = words.sparse
-    words.sparse = before or (words.weight is head.weight and not words.weight.is_cuda)
+    trains = torch.is_grad_enabled() and words.weight.requires_grad
+    words.sparse = before or (trains and words.weight is head.weight and not words.weight.is_cuda)
     try:
         yield
     finally:

@@ -66,7 +66,7 @@ def linear_cross_entropy(
     """The sum of the losses of rows over `count`, float32 at least, and the scores of the rows.
 
     Products are those of `F.linear`, under autocast too. Losses are computed in float32. The gradient of the
-    weight is summed in float32. Products of float16 are computed in float32, which holds any loss scale.
+    weight is summed over chunks in float32. Products of float16 are computed in float32, which holds any loss scale.
 
     Args:
         hidden: (rows, width).
@@ -200,7 +200,7 @@ class _Run:
             self.of_bias[: self.words] += exact.sum(0)
         if self.of_weight is not None:
             total = self.of_weight[: self.words]
-            if total.dtype == gradient.dtype:
-                total.addmm_(gradient.t(), hidden)
-            else:
+            if hidden.is_cuda and hidden.dtype != exact.dtype:  # products of float32 are slow there
                 total += gradient.t() @ hidden
+            else:
+                total.addmm_(exact.t(), hidden.to(exact.dtype))

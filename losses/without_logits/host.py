@@ -26,9 +26,12 @@ class ChunkedLayer(LossLayer, of="chunked_loss", stage=Stage.ATTENTION):
 class WithoutLogits(Mixin, of="chunked_loss", stage=Stage.ATTENTION):
     """A model whose calls with `labels` return a loss and no logits.
 
-    Attributes: `reading`, `loss_options` (the technique's), `wants_hits` (in training, too), `row_scores` of
-    the last call with labels, and `row_weights`: a function of the targets (batch, length), shifted as the
-    loss shifts them, and of `document_ids` or None; it returns a factor for the loss of each target, or None.
+    Attributes:
+
+    - `loss_reading`: which loss it is; `loss_terms`: the technique's options;
+    - `wants_hits`: whether hits are found in training, too; `row_scores`: those of the last call with labels;
+    - `row_weights`: None, or a function of the targets (batch, length), shifted as the loss shifts them, and
+      of `document_ids` or None, which returns a factor for the loss of each target (batch, length).
     """
 
     row_weights: Any = None
@@ -45,7 +48,9 @@ class WithoutLogits(Mixin, of="chunked_loss", stage=Stage.ATTENTION):
             return super().forward(*args, **kwargs, **given)
         wants_dict = named.pop("return_dict", others.pop("return_dict", None))
         wants_dict = model.config.return_dict if wants_dict is None else wants_dict
-        job = _job(model, labels, document_ids, loss_arguments(model, model.reading, others))
+        if model.row_weights is not None and "labelled" in others:
+            raise SurgeryError("weights of rows need all rows; undo sparse_prediction")
+        job = _job(model, labels, document_ids, loss_arguments(model, model.loss_reading, others))
         with working(model.get_output_embeddings(), job):
             output = super().forward(**named, **others, **given, return_dict=True)
         loss, self.row_scores = job.found(output)
@@ -57,14 +62,14 @@ class WithoutLogits(Mixin, of="chunked_loss", stage=Stage.ATTENTION):
 
 def _job(model: Any, labels: Tensor, document_ids: Any, options: dict[str, Any]) -> LossJob:
     ignored = options.get("ignore_index", IGNORED)
-    targets = options.get("shift_labels") if model.reading.shifts else None
-    targets = model.reading.targets(labels, ignored) if targets is None else targets
+    targets = options.get("shift_labels") if model.loss_reading.shifts else None
+    targets = model.loss_reading.targets(labels, ignored) if targets is None else targets
     weigh = model.row_weights
     trains = model.training and torch.is_grad_enabled()
-    own = model.loss_options
+    own = model.loss_terms
     smoothing = options.get("label_smoothing", own["label_smoothing"])
     how = Chunked(
-        Terms(model.reading.map, smoothing, own["z_loss"]), own["rows"], model.wants_hits or not trains
+        Terms(model.loss_reading.map, smoothing, own["z_loss"]), own["rows"], model.wants_hits or not trains
     )
     weights = None if weigh is None else weigh(targets, document_ids)
     return LossJob(targets, ignored, how, weights, options.get("num_items_in_batch"))
@@ -81,7 +86,7 @@ class MetricsWithoutLogits(Mixin, of="chunked_loss", stage=Stage.ATTENTION):
             self.forward(batch)
         labels = batch.pop("labels")  # as Composer's own does
         scores, host = self.scored.row_scores, self.scored
-        if scores is None or not metrics.same_labels(scores, host.reading.targets(labels)):
+        if scores is None or not metrics.same_labels(scores, host.loss_reading.targets(labels)):
             raise SurgeryError("chunked_loss: these outputs aren't those of the model's last call")
         self.labels = scores.labels
         return scores
