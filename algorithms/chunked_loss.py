@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cadenza.losses.masked_lm import loss_name
-from cadenza.losses.without_logits.arguments import check_loss
+from cadenza.losses.without_logits.arguments import check_loss, refuse_own_selection
 from cadenza.losses.without_logits.host import ChunkedLayer, MetricsWithoutLogits, WithoutLogits
 from cadenza.losses.without_logits.metrics import refuse_unknown
 from cadenza.losses.without_logits.reading import read
@@ -60,6 +60,7 @@ class ChunkedLoss(Surgery):
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
         if module is site.host and (layer := _output_layer(module)) is not None:
+            refuse_own_selection(module)
             yield mix(layer, ChunkedLayer)
             reading = read(module, layer)
             check_loss(module, reading, loss_name(stock_class(module)))

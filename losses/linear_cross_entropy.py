@@ -66,7 +66,8 @@ def linear_cross_entropy(
     """The sum of the losses of rows over `count`, float32 at least, and the scores of the rows.
 
     Products are those of `F.linear`, under autocast too. Losses are computed in float32. The gradient of the
-    weight is summed over chunks in float32. Products of float16 are computed in float32, which holds any loss scale.
+    weight is summed over chunks in float32. Products of float16 are computed in float32, which holds any
+    loss scale.
 
     Args:
         hidden: (rows, width).
@@ -180,9 +181,10 @@ class _Run:
     def _chunk(self, place: slice) -> None:
         hidden, labels = self.hidden[place].to(self.dtype), self.labels[place]
         logits = self.buffer[: len(hidden)]
-        torch.mm(hidden, self.weight.t(), out=logits)
-        if self.bias is not None:
-            logits += self.bias
+        if self.bias is None:
+            torch.mm(hidden, self.weight.t(), out=logits)
+        else:
+            torch.addmm(self.bias, hidden, self.weight.t(), out=logits)
         if self.how.hits:
             self.hits[place] = logits.argmax(1) == labels
         numbers = logits.to(self.rates.dtype)

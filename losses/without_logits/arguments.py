@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
 
-from cadenza.losses.masked_lm import IGNORED, is_mean, loss_name, loss_options
+from cadenza.losses.masked_lm import is_mean, loss_name, loss_options
 from cadenza.losses.without_logits.reading import Reading
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import stock_class
@@ -38,5 +38,10 @@ def check_loss(host: Any, reading: Reading, name: str | None) -> None:
     if other is not None:
         shown = getattr(other, "__name__", type(other).__name__)
         raise SurgeryError(f"chunked_loss: the model's loss is {shown}, which needs logits; undo one of them")
-    if getattr(host, "sparse_prediction", False) and host.sparse_pred_ignore_index != IGNORED:
-        raise SurgeryError(f"chunked_loss: sparse_pred_ignore_index must be {IGNORED}")
+    refuse_own_selection(host)
+
+
+def refuse_own_selection(host: Any) -> None:
+    """Raise if `host` is a ModernBERT that selects rows itself, by another label to ignore."""
+    if getattr(host, "sparse_prediction", False):
+        raise SurgeryError("chunked_loss: set sparse_prediction=False in the model and its config")
