@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from cadenza.attention.modules import is_attention, is_cross_attention
 from cadenza.attention.plan import claim
-from cadenza.attention.proof.claims import forgets_positions, mixes_by_attention
+from cadenza.attention.proof.claims import mixes_by_attention
+from cadenza.attention.proof.positions import forgets_positions, ignores_position_ids
+from cadenza.attention.rotary.unrotated import WithoutRotation
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -39,7 +41,7 @@ class ALiBi(AttentionSurgery):
     (docs/families.md).
     """
 
-    claims = (mixes_by_attention, forgets_positions)
+    claims = (mixes_by_attention, ignores_position_ids, forgets_positions)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module = site.module
@@ -129,14 +131,6 @@ class WithoutPositions(Mixin, of="alibi", stage=Stage.ATTENTION):
         tokens = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
         inputs["position_ids"] = torch.zeros((1, tokens.shape[1]), dtype=torch.long, device=tokens.device)
         return stock_forward(*bound.args, **bound.kwargs)
-
-
-class WithoutRotation(Mixin, of="alibi", stage=Stage.ATTENTION):
-    """Rotary embeddings that rotate by the angle zero."""
-
-    def forward(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        cos, sin = super().forward(*args, **kwargs)
-        return torch.ones_like(cos), torch.zeros_like(sin)
 
 
 def _is_position_table(path: str, module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from cadenza.attention.proof.claims import options_are_known
 from cadenza.attention.rotary.embedding import ExactTables, RotatedExactly, by_layer_type
 from cadenza.attention.rotary.proof import prove as prove_rotation
 from cadenza.attention.rotary.tables import ExactRope, by_length, is_rotary, layer_types, layout, new_rotary
+from cadenza.attention.rotary.unrotated import WithoutRotation
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.options import option
 from cadenza.surgery.engine import Site
@@ -105,15 +106,15 @@ def check_rope(model: nn.Module) -> int:
     """Check that the frequencies stored in the rotary embeddings of `model` are those of its config.
 
     Returns:
-        The number of rotary embeddings checked. Those behind `bf16_safe_rope` don't count: attention ignores
-        their stored frequencies.
+        The number of rotary embeddings checked. Those behind `bf16_safe_rope`, `alibi` and `drop_rope` don't
+        count: attention ignores their stored frequencies.
 
     Raises:
         SurgeryError: a frequency is wrong.
     """
     count = 0
     for path, module in model.named_modules():
-        if is_rotary(module) and not isinstance(module, ExactTables):
+        if is_rotary(module) and not isinstance(module, ExactTables | WithoutRotation):
             for layer_type in layer_types(module):
                 _check(path, module, layer_type)
             count += 1

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.rotary.tables import ExactRope
+from cadenza.attention.rotary.unrotated import NoRotation
 from cadenza.surgery.errors import Conflict
 from cadenza.surgery.retype import Undo
 
@@ -36,13 +37,13 @@ class AttentionPlan(Plan):
     """The plan of an attention module.
 
     Args:
-        positions: how positions enter: a bias to add to the scores, or an exact rotation.
+        positions: how positions enter: a bias to add to the scores, an exact rotation, or not at all.
         window: a query sees only keys at a distance below it.
         kernel: a name in `cadenza.attention.kernels.table`; it computes by document, without padding.
         documents: what a document sees of other documents.
     """
 
-    positions: Bias | ExactRope | None = None
+    positions: Bias | ExactRope | NoRotation | None = None
     window: int | None = None
     kernel: str | None = None
     documents: Anchor | None = None
@@ -50,7 +51,7 @@ class AttentionPlan(Plan):
     @property
     def bias(self) -> Bias | None:
         """`positions`, if it is a bias."""
-        return None if isinstance(self.positions, ExactRope) else self.positions
+        return None if isinstance(self.positions, ExactRope | NoRotation) else self.positions
 
     @property
     def rope(self) -> ExactRope | None:
@@ -115,5 +116,9 @@ def _check_combination(plan: Any) -> None:
     anchor = getattr(plan, "documents", None)
     if anchor is not None and plan.bias is not None:
         raise Conflict("alibi has no distance to the anchor of anchor_attention; undo one of them first")
+    if anchor is not None and anchor.reset_positions and isinstance(plan.positions, NoRotation):
+        raise Conflict(
+            "drop_rope leaves no positions to reset: leave reset_positions of anchor_attention out"
+        )
     if anchor is not None and anchor.mode == "anchor" and plan.window is not None:
         raise Conflict("a sliding window hides the anchor of anchor_attention; undo one of them first")

@@ -71,6 +71,12 @@ ROWS = [
         other={"rows": 3, "label_smoothing": 0.1, "z_loss": 0.01},
     ),
     Case(
+        "drop_rope",
+        ("llama", "qwen3", "mistral"),
+        defaults={"temperature": 1.0},
+        other={"temperature": 0.5},
+    ),
+    Case(
         "flash_attention",
         effect=effects.scores_computed,
         defaults={"kernel": "auto"},
@@ -138,11 +144,12 @@ REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algo
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
-# `alibi` leaves nothing to rotate and knows no anchor; a window hides the anchor; `sequence_packing` reads
-# document_ids in its own way; a layer is quantized in one way.
+# `alibi` leaves nothing to rotate and knows no anchor; nor does `drop_rope` leave anything to rotate; a window
+# hides the anchor; `sequence_packing` reads document_ids in its own way; a layer is quantized in one way.
 EXCLUDE = [
-    {"bf16_safe_rope", "anchor_attention", "quantization_aware_training"},
-    {"alibi", "sequence_packing", "sliding_window", "post_training_quantization"},
+    {"bf16_safe_rope", "anchor_attention", "drop_rope", "quantization_aware_training"},
+    {"alibi", "bf16_safe_rope", "sequence_packing", "sliding_window", "post_training_quantization"},
+    {"alibi", "drop_rope", "sequence_packing", "sliding_window", "post_training_quantization"},
 ]
 
 
@@ -150,6 +157,7 @@ def together(family: str) -> list[list[str]]:
     """The largest sets of techniques that claim `family` and go together."""
     every = [name for name, case in CASES.items() if family in case.families]
     chosen = [[name for name in every if name not in excluded] for excluded in EXCLUDE]
+    chosen = [names for n, names in enumerate(chosen) if names not in chosen[:n]]
     return chosen if any(name in EXCLUDE[0] for name in every) else chosen[:1]
 
 
