@@ -37,8 +37,8 @@ class DropRope(AttentionSurgery):
     training the model is useless, because it was trained with positions. A step costs what it did.
 
     That the model then reads longer sequences is the authors' claim alone: 52.5 against YaRN's 12.2 on a
-    needle in a haystack at eight times the length, after 0.5 to 2 % of the pretraining tokens. Their code also
-    has variants with a norm on query and key, which this technique doesn't have.
+    needle in a haystack at eight times the length, after 0.5 to 2 % of the pretraining tokens. Their code
+    also has variants with a norm on query and key, which this technique doesn't have.
 
     Works on any decoder with rotary positions on the attention interface, whose tokens meet in attention
     alone (docs/families.md). Encoders are refused: without positions and causality they see a bag of words.
@@ -47,8 +47,8 @@ class DropRope(AttentionSurgery):
 
     temperature: float = option(
         1.0,
-        "The scores are divided by it, in training and inference. The authors' code has it as `softmax_scale`, "
-        "which none of its recipes sets.",
+        "The scores are divided by it, in training and inference. The authors' code has it as "
+        "`softmax_scale`, which none of its recipes sets.",
         Range("(0, 1000]"),
     )
     claims = (mixes_by_attention, ignores_position_ids, forgets_positions)
@@ -73,9 +73,7 @@ class DropRope(AttentionSurgery):
             raise SurgeryError(f"{site.path}: pass the whole model; its attention modules rotate")
         if type(rotary) is not stock_class(rotary):
             name = type(rotary).__name__
-            raise Conflict(
-                f"{site.path}: another technique has changed the rotation of {name}; undo that first"
-            )
+            raise Conflict(f"{site.path}: {name} has another technique's rotation; undo that first")
 
     def _divide_scores(self, path: str, attention: Any) -> Undo:
         scaling = getattr(attention, "scaling", None)
@@ -101,7 +99,8 @@ def apply_drop_rope(
 
     Raises:
         NoEffect: the model has no attention on transformers' attention interface, or no rotary embedding.
-        SurgeryError: attention isn't causal; or a model of no tested family can't prove that no position remains.
+        SurgeryError: attention isn't causal; or a model of no tested family can't prove that no position
+            remains.
         Conflict: `alibi`, `bf16_safe_rope`, or `anchor_attention` with `reset_positions` has been applied.
     """
     return DropRope(temperature, prove=prove).operate(model, optimizers)

@@ -117,8 +117,6 @@ def _check_combination(plan: Any) -> None:
     if anchor is not None and plan.bias is not None:
         raise Conflict("alibi has no distance to the anchor of anchor_attention; undo one of them first")
     if anchor is not None and anchor.reset_positions and isinstance(plan.positions, NoRotation):
-        raise Conflict(
-            "drop_rope leaves no positions to reset: leave reset_positions of anchor_attention out"
-        )
+        raise Conflict("drop_rope leaves no positions: leave reset_positions of anchor_attention out")
     if anchor is not None and anchor.mode == "anchor" and plan.window is not None:
         raise Conflict("a sliding window hides the anchor of anchor_attention; undo one of them first")

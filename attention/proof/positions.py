@@ -32,9 +32,7 @@ def ignores_position_ids(subject: Subject) -> None:
     layers = attention_modules(subject.base)
     if tuned := [layer for layer in layers if getattr(layer, "attn_temperature_tuning", False)]:
         name = type(tuned[0]).__name__
-        raise SurgeryError(
-            f"{name} scales queries by position, which no short call shows: {POSITIONS_REMAIN}"
-        )
+        raise SurgeryError(f"{name} scales queries by position: {POSITIONS_REMAIN}")
     if "position_ids" not in inspect.signature(stock_class(subject.base).forward).parameters:
         return
     ids = subject.tokens(1, max(LENGTHS))

@@ -1,4 +1,4 @@
-"""Rotary positions taken away: a rotary embedding that rotates nothing, and the claim of `positions` for it."""
+"""Rotary positions taken away: a rotary embedding that rotates nothing, and its claim of `positions`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,8 @@ class NoRotation:
 class WithoutRotation(Mixin, of="alibi or drop_rope", stage=Stage.ATTENTION):
     """A rotary embedding that rotates by the angle zero.
 
-    The stock tables give shape and dtype alone, so a factor that a rope type puts on them (YaRN, longrope) goes
-    with the angles. The identity is the same in each layout of the columns, and of a part of a head.
+    The stock tables give shape and dtype alone, so a factor that a rope type puts on them (YaRN, longrope)
+    goes with the angles. The identity is the same in each layout of the columns, and of a part of a head.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor] | Tensor:

@@ -53,6 +53,8 @@ def with_recorded(recipe: Any) -> Any:
     found = recorded(recipe.model.pretrained)
     if isinstance(recipe, ClassificationRecipe):
         found.pop(OF_MASKED_LM, None)
+    if "drop_rope" in recipe.algorithms and found.pop("bf16_safe_rope", None) is not None:
+        show("model.pretrained: bf16_safe_rope is left out, because drop_rope leaves nothing to rotate")
     for name in found.keys() & recipe.algorithms.keys():
         _refuse_other_options(name, found[name], recipe)
     if "vocab_padding" in found:  # new words may make its vocabulary a multiple

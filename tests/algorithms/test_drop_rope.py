@@ -200,7 +200,7 @@ def test_frequencies_that_nothing_reads_are_not_checked():
     [
         (apply_alibi, "taken by"),
         (apply_bf16_safe_rope, "taken by"),
-        (lambda m: apply_anchor_attention(m, reset_positions=True), "leaves no positions to reset"),
+        (lambda m: apply_anchor_attention(m, reset_positions=True), "leaves no positions: leave reset"),
     ],
     ids=["alibi", "bf16_safe_rope", "reset_positions"],
 )

@@ -144,8 +144,8 @@ REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algo
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
-# `alibi` leaves nothing to rotate and knows no anchor; nor does `drop_rope` leave anything to rotate; a window
-# hides the anchor; `sequence_packing` reads document_ids in its own way; a layer is quantized in one way.
+# `alibi` and `drop_rope` leave nothing to rotate; `alibi` knows no anchor; a window hides the anchor;
+# `sequence_packing` reads document_ids in its own way; a layer is quantized in one way.
 EXCLUDE = [
     {"bf16_safe_rope", "anchor_attention", "drop_rope", "quantization_aware_training"},
     {"alibi", "bf16_safe_rope", "sequence_packing", "sliding_window", "post_training_quantization"},

@@ -16,7 +16,7 @@ from text_families import FAMILIES, build, has_classifier
 
 TECHNIQUES = (
     *("unpadding", "flash_attention", "sequence_packing", "anchor_attention", "alibi", "sliding_window"),
-    *("bf16_safe_rope", "low_precision_norm"),
+    *("bf16_safe_rope", "drop_rope", "low_precision_norm"),
 )
 OPTIONS = {"sliding_window": {"window": 2}}
 LENGTHS = (9, 24, 5, 17)
@@ -41,7 +41,7 @@ HOW = """# Techniques on the text families of transformers
 
 Printed by `make families`, and compared by a test, on small random models with all that is special to a
 family switched on. `equal`: the outputs and their gradients are those of the stock model; with `alibi` no
-position is left and the bias is there; with `sliding_window` what is far away has no effect; with
+position is left and the bias is there; with `drop_rope` none is left but causality; with `sliding_window` what is far away has no effect; with
 `sequence_packing` a classifier of the family, if it has one, also gives each document what it gives it alone.
 Else the technique is refused when it is applied, and the model stays as it was. What the words mean:
 
@@ -165,6 +165,21 @@ def biased(model: Any, stock: Any) -> None:
         assert relative(logits(model, shifted, attention_mask=mask)[:, 5:], there) < 1e-4
 
 
+def without_positions(model: Any, stock: Any) -> None:
+    """No `position_ids` and no padding in front matter; earlier tokens do."""
+    ids = tokens(1, 12)
+    far = {"attention_mask": torch.ones_like(ids), "position_ids": 1009 * torch.arange(12).flip(0)[None]}
+    shifted = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], 1)
+    mask = torch.tensor([[0] * 5 + [1] * 12])
+    with torch.no_grad():
+        there = logits(model, ids)
+        assert relative(logits(stock, ids), there) > 1e-3
+        assert relative(logits(model, shifted, attention_mask=mask)[:, 5:], there) < 1e-4
+        assert relative(logits(model, ids.flip(1))[:, -1], there[:, -1]) > 1e-3, "causality is left"
+        if "position_ids" in inspect.signature(model.forward).parameters:
+            assert relative(logits(model, ids, **far), there) < 1e-5
+
+
 def windowed(model: Any, stock: Any) -> None:
     """A change is seen a window further in each layer, and no further."""
     ids, calls = tokens(1, 48), []
@@ -191,6 +206,7 @@ CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "alibi": biased,
     "sliding_window": windowed,
     "bf16_safe_rope": rows_equal,
+    "drop_rope": without_positions,
     "low_precision_norm": outputs_equal,
 }
 
