@@ -23,6 +23,6 @@ def technique(file: Path) -> str:
     return name
 
 
-files = sorted(file for file in Path(__file__).parent.glob("algorithms/[!_]*.py"))
+files = sorted(Path(__file__).parent.glob("algorithms/**/[!_]*.py"), key=lambda file: file.stem)
 points = [f"cadenza_{file.stem} = cadenza.algorithms:{technique(file)}" for file in files]
 setup(entry_points={"console_scripts": COMMANDS, "llmfoundry_algorithms": points})

@@ -1,4 +1,4 @@
-"""The techniques, one in each file of this folder.
+"""The techniques, one in each file of this folder and of those within it.
 
 `REGISTRY` maps a technique's name in recipes, which is its file's name, to its class. The names in the
 `__all__` of each file can be imported from here. `python -m cadenza.algorithms` prints the techniques.
@@ -15,15 +15,15 @@ from composer.core import Algorithm
 REGISTRY: dict[str, type[Algorithm]] = {}
 __all__ = ["REGISTRY"]
 
-for _file in pkgutil.iter_modules(__path__):
-    if _file.name.startswith("_"):
-        continue
-    _module = import_module(f"{__name__}.{_file.name}")
+_files = [file.name for file in pkgutil.walk_packages(__path__, f"{__name__}.") if not file.ispkg]
+_paths = {path.rpartition(".")[2]: path for path in _files if not path.endswith("__main__")}
+for _file, _path in sorted(_paths.items()):
+    _module = import_module(_path)
     for _name in _module.__all__:
         globals()[_name] = _found = getattr(_module, _name)
         __all__ += [_name]
         if isinstance(_found, type) and issubclass(_found, Algorithm):
-            REGISTRY[_file.name] = _found
+            REGISTRY[_file] = _found
 
 _CLASSES = {cls.__name__: cls for cls in REGISTRY.values()}
 

@@ -1,9 +1,11 @@
 """Passes `document_ids` on to the base model, through Composer's wrapper and through models with a head."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.modules import base_models
@@ -11,9 +13,9 @@ from cadenza.attention.plan import claim
 from cadenza.attention.sequence_heads import UnpacksDocuments, reads_rows
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.retype import Mixin, Stage, Undo, bound, mix, stock_class
 
+NAME = "document_ids"
 SPANS = ("start_positions", "end_positions")
 
 
@@ -25,9 +27,22 @@ def take_document_ids(site: Site, packing: bool | Anchor) -> Iterator[Undo]:
     elif module is site.host and base_models(module):
         yield mix(module, UnpacksDocuments if reads_rows(module) else TakesDocumentIds)
     elif "model_forward_args" in vars(module) and base_models(module):
-        # Composer's wrapper passes the arguments of the signature at its construction; peft passes all.
-        names = {*module.model_forward_args, "document_ids"}
-        yield set_attributes(module, model_forward_args=names)
+        yield pass_document_ids(module)
+
+
+def pass_document_ids(wrapper: Any) -> Undo:
+    """Let Composer's wrapper pass `document_ids` on, until no model in it takes them any more.
+
+    It passes the arguments of the signature at its construction; peft passes all.
+    """
+    wrapper.model_forward_args = {*wrapper.model_forward_args, NAME}
+
+    def undo() -> None:
+        hosts = (module for module in wrapper.modules() if isinstance(module, PreTrainedModel))
+        if not any(NAME in inspect.signature(host.forward).parameters for host in hosts):
+            wrapper.model_forward_args = wrapper.model_forward_args - {NAME}
+
+    return undo
 
 
 class TakesDocumentIds(Mixin, of="sequence_packing or anchor_attention", stage=Stage.ATTENTION):

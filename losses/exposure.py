@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from cadenza.losses.masked_lm import IGNORED
-
 BUCKETS = 32  # up to 2**32 times the threshold
 
 
@@ -21,9 +19,9 @@ def effective_context(documents: Tensor) -> Tensor:
 
 
 def exposure_weights(
-    context: Tensor, labels: Tensor, threshold: int, extra: float, largest: float | None = None
+    context: Tensor, labelled: Tensor, threshold: int, extra: float, largest: float | None = None
 ) -> Tensor:
-    """(batch, length) float32: 1 for each target, and more for those of a long context; 0 without a label.
+    """(batch, length) float32: 1 for each target, more for one of a long context, 0 where there is no target.
 
     The long targets of a row share `extra` times the number of targets in the row. Their contexts fall into
     buckets from `threshold` on, each twice as wide as the one before. Each bucket that isn't empty gets the
@@ -32,12 +30,11 @@ def exposure_weights(
 
     Args:
         context: (batch, length) the effective context of each target.
-        labels: (batch, length) the targets; `IGNORED` where there is none.
+        labelled: (batch, length) whether there is a target.
         threshold: targets with at least this many tokens before them are long; at least 1.
         extra: what the long targets share, as a part of the plain weight of all targets of the row.
         largest: the most that one target gets beside its plain weight. What is above it is given to no other.
     """
-    labelled = labels != IGNORED
     long = labelled & (context >= threshold)
     buckets = _log2(context.where(long, threshold) // threshold)
     counts = context.new_zeros(len(context), BUCKETS).scatter_add(1, buckets, long.long())

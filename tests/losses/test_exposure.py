@@ -62,7 +62,7 @@ def test_padding_and_an_anchor_are_no_context():
 )
 def test_weights_equal_plain_python(seed, threshold, extra, largest):
     _, context, labels = rows(seed)
-    found = exposure_weights(context, labels, threshold, extra, largest)
+    found = exposure_weights(context, labels != IGNORED, threshold, extra, largest)
     limit = math.inf if largest is None else largest
     expected = [
         plain_weights(c, ids, threshold, extra, limit)
@@ -73,7 +73,7 @@ def test_weights_equal_plain_python(seed, threshold, extra, largest):
 
 def test_long_targets_share_a_fixed_weight_and_buckets_the_same_part():
     context = torch.arange(100)[None]
-    weights = exposure_weights(context, torch.ones_like(context), 10, 0.5)[0]
+    weights = exposure_weights(context, context >= 0, 10, 0.5)[0]
     assert weights.sum().item() == pytest.approx(150, rel=1e-6)
     assert torch.equal(weights[:10], torch.ones(10))
     parts = [(weights[a:b] - 1).sum().item() for a, b in ((10, 20), (20, 40), (40, 80), (80, 100))]
@@ -82,23 +82,25 @@ def test_long_targets_share_a_fixed_weight_and_buckets_the_same_part():
 
 def test_without_a_long_target_all_weigh_one():
     _, context, labels = rows(0)
-    weights = exposure_weights(context, labels, 1000, 0.5)
-    assert torch.equal(weights, (labels != IGNORED).float())
-    assert torch.equal(exposure_weights(context, labels, 1, 0.0), weights), "as with nothing to share"
-    empty = torch.full_like(labels, IGNORED)
-    assert torch.equal(exposure_weights(context, empty, 1, 0.5), torch.zeros(labels.shape))
+    labelled = labels != IGNORED
+    weights = exposure_weights(context, labelled, 1000, 0.5)
+    assert torch.equal(weights, labelled.float())
+    assert torch.equal(exposure_weights(context, labelled, 1, 0.0), weights), "as with nothing to share"
+    none = torch.zeros_like(labelled)
+    assert torch.equal(exposure_weights(context, none, 1, 0.5), torch.zeros(labels.shape))
 
 
 def test_a_row_weighs_the_same_in_any_batch():
     _, context, labels = rows(3)
-    whole = exposure_weights(context, labels, 3, 0.5)
-    alone = [exposure_weights(context[i : i + 1], labels[i : i + 1], 3, 0.5) for i in range(len(labels))]
+    whole = exposure_weights(context, labels != IGNORED, 3, 0.5)
+    pairs = zip(context.split(1), labels.split(1), strict=True)
+    alone = [exposure_weights(one, other != IGNORED, 3, 0.5) for one, other in pairs]
     assert torch.equal(whole, torch.cat(alone))
 
 
 def test_bounds_of_buckets_are_exact_far_away():
     near = [4096 * 2**k + step for k in range(18) for step in (-1, 0)]
     context = torch.tensor([near])
-    found = exposure_weights(context, torch.ones_like(context), 4096, 0.5)
+    found = exposure_weights(context, context >= 0, 4096, 0.5)
     expected = plain_weights(near, [1] * len(near), 4096, 0.5)
     assert torch.allclose(found[0].double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import effects
 import torch
-from families import CONFIGS, ENCODERS
+from families import CONFIGS, DECODERS, ENCODERS
 
 from cadenza import algorithms
 from cadenza.attention.technique import AttentionSurgery
@@ -75,6 +75,14 @@ ROWS = [
         ("llama", "qwen3", "mistral"),
         defaults={"temperature": 1.0},
         other={"temperature": 0.5},
+    ),
+    Case(
+        "exposure_weighting",
+        DECODERS,
+        effect=effects.loss_in_training,
+        required={"threshold": 3},
+        defaults={"extra": 0.5, "largest": 16.0},
+        other={"threshold": 2, "extra": 1.0, "largest": None},
     ),
     Case(
         "flash_attention",

@@ -81,3 +81,14 @@ def packed_logits(model, family, context=nullcontext):
     documents = torch.where(torch.arange(ids.shape[1]) < 5, 1, 2).expand(ids.shape)
     with torch.no_grad():
         return model(input_ids=ids, document_ids=documents).logits
+
+
+def loss_in_training(model, family, context=nullcontext):
+    """The loss with labels, without dropout."""
+    for module in model.train().modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with context():
+        loss = model(**batch(family)).loss.detach()
+    model.eval()
+    return loss

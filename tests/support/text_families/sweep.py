@@ -41,9 +41,10 @@ HOW = """# Techniques on the text families of transformers
 
 Printed by `make families`, and compared by a test, on small random models with all that is special to a
 family switched on. `equal`: the outputs and their gradients are those of the stock model; with `alibi` no
-position is left and the bias is there; with `drop_rope` none is left but causality; with `sliding_window` what is far away has no effect; with
-`sequence_packing` a classifier of the family, if it has one, also gives each document what it gives it alone.
-Else the technique is refused when it is applied, and the model stays as it was. What the words mean:
+position is left and the bias is there; with `drop_rope` none is left but causality; with `sliding_window`
+what is far away has no effect; with `sequence_packing` a classifier of the family, if it has one, also gives
+each document what it gives it alone. Else the technique is refused when it is applied, and the model stays as
+it was. What the words mean:
 
 | word | why |
 |---|---|

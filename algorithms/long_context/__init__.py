@@ -1,0 +1,1 @@
+"""Techniques that train a decoder for longer sequences than before."""
