@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.modules import base_models
-from cadenza.attention.plan import claim
+from cadenza.attention.plan import claim, plan_of
 from cadenza.attention.sequence_heads import UnpacksDocuments, reads_rows
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
@@ -38,11 +38,17 @@ def pass_document_ids(wrapper: Any) -> Undo:
     wrapper.model_forward_args = {*wrapper.model_forward_args, NAME}
 
     def undo() -> None:
-        hosts = (module for module in wrapper.modules() if isinstance(module, PreTrainedModel))
-        if not any(NAME in inspect.signature(host.forward).parameters for host in hosts):
+        if not any(_takes(module) for module in wrapper.modules() if isinstance(module, PreTrainedModel)):
             wrapper.model_forward_args = wrapper.model_forward_args - {NAME}
 
     return undo
+
+
+def _takes(model: Any) -> bool:
+    """Whether a technique on `model` reads `document_ids`; with an open seam a base model merely could."""
+    if (plan := plan_of(model)) is not None:
+        return plan.packing is not None
+    return NAME in inspect.signature(model.forward).parameters
 
 
 class TakesDocumentIds(Mixin, of="sequence_packing or anchor_attention", stage=Stage.ATTENTION):

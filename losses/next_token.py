@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from cadenza.losses.masked_lm import IGNORED, PARAMETERS, loss_name
+from cadenza.losses.masked_lm import IGNORED, loss_name
+from cadenza.losses.without_logits.arguments import REFUSED
 from cadenza.losses.without_logits.output_layer import LossLayer
 from cadenza.losses.without_logits.reading import read
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Stage, mix, stock_class
 
-KNOWN = {"ignore_index", "num_items_in_batch", "shift_labels"}  # arguments of the loss that it can be told
+UNKNOWN = {*REFUSED, "label_smoothing"}  # arguments of losses that the weighted one can't be told
 
 
 class ReadLayer(LossLayer, of="exposure_weighting", stage=Stage.ATTENTION):
@@ -48,13 +49,13 @@ def prove_next_token(host: Any) -> None:
 
 
 def check_loss(host: Any, options: dict[str, Any] | None = None) -> None:
-    """Raise if `host` was given a loss of one's own, or if its loss is told what isn't `KNOWN`."""
+    """Raise if `host` was given a loss of one's own, or if its loss is told what is `UNKNOWN`."""
     if loss_name(stock_class(host)) != "loss_function":
         return
     if host.loss_function is not ForCausalLMLoss:
         shown = getattr(host.loss_function, "__name__", type(host.loss_function).__name__)
         raise SurgeryError(f"exposure_weighting: the model's loss is {shown}, not that of the next token")
-    if wrong := sorted((PARAMETERS & (options or {}).keys()) - KNOWN):
+    if wrong := sorted(UNKNOWN & (options or {}).keys()):
         raise SurgeryError(f"exposure_weighting: {wrong[0]}= isn't known to the weighted loss; leave it out")
 
 
@@ -69,7 +70,7 @@ def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor, options: dic
     Args:
         logits: (batch, length, words).
         targets, weights: (batch, length), of the next tokens.
-        options: those of `KNOWN`.
+        options: `ignore_index` and `num_items_in_batch` are read.
     """
     ignored, count = options.get("ignore_index", IGNORED), options.get("num_items_in_batch")
     logits = logits if logits.element_size() == 8 else logits.float()
