@@ -151,10 +151,10 @@ def _weigh(
 
 def _documents(named: dict[str, Any], document_ids: Tensor | None) -> Tensor:
     """(batch, length) numbers of documents; without `document_ids` each row is one, beside its padding."""
-    labels, mask = named["labels"], named.get("attention_mask")
-    if document_ids is None:
-        document_ids = torch.ones_like(labels) if mask is None else mask
-    if document_ids.shape != labels.shape:
-        shapes = f"{tuple(document_ids.shape)} for labels of {tuple(labels.shape)}"
+    labels: Tensor = named["labels"]
+    given = [document_ids, named.get("attention_mask"), torch.ones_like(labels)]
+    documents: Tensor = next(each for each in given if each is not None)
+    if documents.shape != labels.shape:
+        shapes = f"{tuple(documents.shape)} for labels of {tuple(labels.shape)}"
         raise SurgeryError(f"exposure_weighting: document_ids or attention_mask has shape {shapes}")
-    return document_ids
+    return documents

@@ -31,5 +31,6 @@ class WithoutRotation(Mixin, of="alibi or drop_rope", stage=Stage.ATTENTION):
             return torch.ones_like(tables[0]), torch.zeros_like(tables[1])
         if isinstance(tables, Tensor) and tables.is_complex():  # cos + i sin
             return torch.ones_like(tables)
-        name, kind = stock_class(self).__name__, type(tables).__name__
+        rotary: Any = self
+        name, kind = stock_class(rotary).__name__, type(tables).__name__
         raise SurgeryError(f"{name} returns {kind}, not cos and sin: its rotation can't be taken away")
