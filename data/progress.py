@@ -7,13 +7,15 @@ class Place(NamedTuple):
     """Behind an example of a stream: what is passed by to go on there.
 
     Whole documents; of the next one, so many units (sequences or tokens); then rows that are made of what
-    follows. `examples` are those of the pass so far, of this process.
+    follows. `examples` are those of the pass so far, of this process. `ahead` is what `Shares`
+    (`cadenza.data.text.marks.upsampling`) holds before that document.
     """
 
     document: int = 0
     unit: int = 0
     rows: int = 0
     examples: int = 0
+    ahead: tuple[tuple[str, int], ...] = ()
 
 
 def placed(examples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from composer.algorithms import GradientClipping
 from composer.core import Algorithm, Time, TimeUnit
 from composer.optim import (
     ComposerScheduler,
@@ -56,6 +57,11 @@ def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
     methods = {**COMPOSERS, **REGISTRY}
     others = (methods[name](**options) for name, options in chosen.items() if name not in REPLACING)
     return first + in_order(others)
+
+
+def clipping(norm: float | None) -> list[Algorithm]:
+    """Composer's clipping of the gradient's norm; none for None."""
+    return [] if norm is None else [GradientClipping("norm", norm)]
 
 
 def packs_rows(algorithms: Sequence[Algorithm]) -> bool:

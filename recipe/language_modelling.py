@@ -22,6 +22,7 @@ from cadenza.data import (
 )
 from cadenza.data.survey.unknown_share import unknown_line
 from cadenza.data.text.config import TextConfig
+from cadenza.data.text.marks.anchor import carry_anchor
 from cadenza.data.text.new_words import extended, listed
 from cadenza.data.text.sources import train_texts_made_of
 from cadenza.data.text.tokenizer import check_special
@@ -71,11 +72,19 @@ class LanguageModelling(Task[Recipe]):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer: the checkpoint's, loaded, taken from the cache, or trained on the recipe's text."""
+        """The tokenizer: the checkpoint's, loaded, taken from the cache, or trained on the recipe's text.
+
+        Its BOS is `data.anchor_token`, if that is set.
+        """
+        return carry_anchor(self._tokenizer(), self.recipe.data.anchor_token)
+
+    def _tokenizer(self) -> Any:
         if self.checkpoint is None:
             return self._named[0]
         tokenizer = checkpoint_tokenizer.of_run(
-            self.checkpoint, self.recipe.tokenizer, lambda: self._named[0]
+            self.checkpoint,
+            self.recipe.tokenizer,
+            lambda: carry_anchor(self._named[0], self.recipe.data.anchor_token),
         )
         if self.recipe.model.objective == "masked_lm":
             check_special(tokenizer, str(self.checkpoint))

@@ -30,7 +30,7 @@ def trainer_settings(recipe: Run) -> dict[str, Any]:
     return {
         "run_name": recipe.name,
         "seed": recipe.seed,
-        "algorithms": build.algorithms(recipe.algorithms),
+        "algorithms": [*build.algorithms(recipe.algorithms), *build.clipping(section.clip_norm)],
         "schedulers": build.scheduler(recipe.scheduler, section.max_duration),
         "loggers": build.loggers(recipe.loggers),
         "callbacks": callbacks(recipe),

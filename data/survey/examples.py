@@ -6,6 +6,7 @@ from cadenza.data.text.datasets.sequences import TokenizedDocuments, pieces
 from cadenza.data.text.datasets.windows import CausalLMCollator, WindowedDocuments
 from cadenza.data.text.encoding import Document
 from cadenza.data.text.loader import masked_collator, masked_cut
+from cadenza.data.text.marks.domains import Domains, OfDomain
 from cadenza.data.text.masking import IGNORED, Batch
 from cadenza.data.text.prepared.cut import Cut
 
@@ -16,9 +17,10 @@ def batch(texts: list[Document], tokenizer: Any, recipe: Any, count: int) -> Bat
     """The first `count` rows that `texts` give, as a batch of training; None if they give none."""
     cfg, seed = recipe.data, recipe.seed
     if recipe.model.objective == "causal_lm":
-        windows = _first(
-            WindowedDocuments(list(pieces(texts, tokenizer, Cut(None))), tokenizer, cfg, seed), count
-        )
+        filled = list(pieces(texts, tokenizer, Cut(None)))
+        names = [text.domain for text in texts if isinstance(text, OfDomain)]
+        domains = Domains.of(names) if names else None
+        windows = _first(WindowedDocuments(filled, tokenizer, cfg, seed, domains), count)
         return CausalLMCollator(tokenizer, cfg.boundary_loss)(windows) if windows else None
     documents = TokenizedDocuments(list(pieces(texts, tokenizer, masked_cut(cfg))), tokenizer)
     rows, collator = _first(documents, count), masked_collator(cfg, tokenizer, True, seed)

@@ -10,10 +10,12 @@ from tqdm.auto import tqdm
 from cadenza.data.errors import DataError
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.datasets.packing import WINDOW, first_fit, waste
-from cadenza.data.text.datasets.windows import Tagging
 from cadenza.data.text.encoding import Document, Encoder
 from cadenza.data.text.finite import digest
 from cadenza.data.text.loader import masked_cut
+from cadenza.data.text.marks.domains import Domains
+from cadenza.data.text.marks.tagging import Tagging
+from cadenza.data.text.marks.upsampling import upsampled
 
 KEPT = 20_000  # documents that are kept, to look at; the most frequent unknown words show in fewer
 
@@ -75,14 +77,16 @@ def facts(documents: Iterable[Document], tokenizer: Any, cfg: TextConfig, causal
     tally, encoder = Tally(), Encoder(tokenizer)
     shown = tqdm(documents, desc="counting", unit="doc", disable=None, delay=2.0)
     cut, special = masked_cut(cfg), set(tokenizer.all_special_ids)
-    found, sequences = [], []
-    for ids in encoder(tally(shown)):
+    found, names, sequences = [], [], []
+    for ids, domain in encoder.with_domains(tally(shown)):
         found.append(len(ids))
+        names += [domain] if domain is not None and len(ids) else []
         sequences += [] if causal else [len(row) + 2 for row in cut(ids, special)]
     if not found:
         raise DataError(f"data.source: {', '.join(cfg.names)} gives no document")
     lengths = np.array(found, dtype=np.int64)
-    rows = _windows(lengths, tokenizer, cfg) if causal else np.array(sequences, dtype=np.int64)
+    domains = Domains.of(names) if names else None
+    rows = _windows(lengths, tokenizer, cfg, domains) if causal else np.array(sequences, dtype=np.int64)
     cuts = not causal and cfg.long_documents == "truncate"
     return Facts(
         documents=len(lengths),
@@ -112,11 +116,12 @@ class Tally:
             yield document
 
 
-def _windows(lengths: np.ndarray, tokenizer: Any, cfg: TextConfig) -> np.ndarray:
-    """The lengths of windows."""
-    tagging = Tagging(tokenizer, cfg)
-    held = lengths[lengths > 0]
-    tokens, room = int((tagging.lengths(held) * tagging.times(held)).sum()), cfg.max_seq_len - 1
+def _windows(lengths: np.ndarray, tokenizer: Any, cfg: TextConfig, domains: Domains | None) -> np.ndarray:
+    """The lengths of windows; `domains` are those of the documents that have a token."""
+    tagging, held = Tagging(tokenizer, cfg), lengths[lengths > 0]
+    sizes, numbers = tagging.lengths(held, domains), None if domains is None else domains.numbers
+    order = upsampled(np.arange(len(held)), sizes, tagging.times(held), numbers, seed=0)
+    tokens, room = int(sizes[order].sum()), cfg.max_seq_len - 1
     return np.array([room] * (tokens // room) + [tokens % room] * (tokens % room > 0), dtype=np.int64) + 1
 
 

@@ -54,7 +54,8 @@ class TextConfig:
     mixture: list[dict] | None = option(
         None,
         "Several sources in place of `source`, each a mapping with `source`, `weight` (its share of the "
-        "rows) and, where they differ, `text_field`, `ids_field`, `split_text` and `encoding`.",
+        "rows) and, where they differ, `text_field`, `ids_field`, `split_text`, `encoding`, `domain_tag` and "
+        "`domain_field`.",
     )
     ids_field: str | None = option(
         None,
@@ -120,13 +121,39 @@ class TextConfig:
     domain_tag: str | None = option(
         None, "Text in front of every document, without a loss of its own.", only=CAUSAL
     )
+    domain_field: str | None = option(
+        None,
+        "The field with the name of a document's domain, as `text_field`. The domain becomes the document's "
+        "tag, in place of `domain_tag`, and `upsample_from` keeps its share. A row without it is a bad row.",
+        Text(),
+        only=CAUSAL,
+    )
+    domain_format: str | None = option(
+        "{domain}: ",
+        "The tag of a document with `domain_field`, `{domain}` being its domain; null: no tag.",
+        only=CAUSAL,
+    )
+    anchor_token: str | None = option(
+        None,
+        "The token that begins each window, an added token of the tokenizer; the saved tokenizer has it as "
+        "BOS. A document that holds it is a bad row. null: BOS, or else EOS, which documents may hold.",
+        Text(),
+        only=CAUSAL,
+    )
+    end_of_document: bool = option(
+        True, "Whether EOS follows each document. The code of AnchorAttention writes none.", only=CAUSAL
+    )
     boundary_loss: bool = option(
-        True, "Whether a document's last token is to predict the next one's first.", only=CAUSAL
+        True,
+        "Whether a document's last token, the EOS if there is one, is to predict the next one's first.",
+        only=CAUSAL,
     )
     upsample_from: int | None = option(
         None,
         "A document of at least so many tokens comes `upsample_times` times in a pass (Fu et al., arXiv "
-        "2402.10171).",
+        "2402.10171). The sources of a mixture keep their shares of the rows. With `domain_field` each "
+        "domain keeps its share of the tokens: one with fewer long documents is repeated, too; of a stream, "
+        "documents of a domain that is ahead of its share are passed by.",
         COUNT,
         only=CAUSAL,
     )
@@ -156,6 +183,7 @@ class TextConfig:
         for name, text in self.other_eval.items():
             self._check_other(str(name), text)
         self._check_corruption()
+        self._check_domains()
         self.parts()
 
     def _check_other(self, name: str, text: object) -> None:
@@ -173,6 +201,15 @@ class TextConfig:
                 "their sum must be at most 1"
             )
 
+    def _check_domains(self) -> None:
+        if self.domain_tag is not None and self.domain_field is not None:
+            both = "each names the tag of a document"
+            raise DataError(f"data.domain_tag and data.domain_field are set; {both}: leave one of them null")
+        if self.domain_format is not None and "{domain}" not in self.domain_format:
+            raise DataError(
+                f"data.domain_format is {self.domain_format!r}; it must hold {{domain}}, or be null"
+            )
+
     def judging(self, source: str | list[str]) -> "TextConfig":
         """The same config, to evaluate `source` alone; what it trains on isn't read."""
         return replace(self, source="python_docs", mixture=None, eval_source=source, other_eval={})
@@ -187,6 +224,12 @@ class TextConfig:
     def field(self) -> tuple[str, str]:
         """The option that names the field of a document, and the field's name."""
         return ("ids_field", self.ids_field) if self.ids_field else ("text_field", self.text_field)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a row that are read, by the options that name them."""
+        domain = {"domain_field": self.domain_field} if self.domain_field else {}
+        return {**dict([self.field]), **domain}
 
     def parts(self) -> list[tuple["TextConfig", float]]:
         """The sources, each as a config without a mixture, with its share of the rows.

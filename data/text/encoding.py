@@ -1,15 +1,16 @@
 """Documents as token ids, and how much of them is unknown to the tokenizer."""
 
 import copy
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from cadenza.data.errors import DataError
+from cadenza.data.text.marks.domains import Content, Document, content, domain_of
 from cadenza.data.text.prepared.cuts import next_place, separators
 
-Document = str | np.ndarray  # a text, or its token ids (tokens,) int32
 BATCH = 1000  # documents that go through the tokenizer together, at most
 CHARACTERS = 1 << 20  # the same in characters; a token takes about 150 bytes while a text is tokenized
 PART = 1 << 16  # characters of the parts in which a long text is tokenized
@@ -27,14 +28,15 @@ class Encoder:
     Args:
         limit: tokens of a document that are needed: the first ones. A long text is then tokenized in part,
             where `separators` says that the first tokens stay what they are.
+        anchor: the id that no document of token ids may hold; None: each may.
 
     Raises:
         DataError: most tokens so far are unknown, checked after each batch of documents; or ids that aren't
-            in the vocabulary.
+            in the vocabulary, or hold the anchor.
     """
 
-    def __init__(self, tokenizer: Any, limit: int | None = None) -> None:
-        self.tokenizer, self.limit = tokenizer, limit
+    def __init__(self, tokenizer: Any, limit: int | None = None, anchor: int | None = None) -> None:
+        self.tokenizer, self.limit, self.anchor = tokenizer, limit, anchor
         self.backend = _backend(tokenizer)
         self.separators = separators(self.backend) if self.backend is not None else ""
         self.special, self.words = set(tokenizer.all_special_ids), max(tokenizer.get_vocab().values()) + 1
@@ -48,6 +50,17 @@ class Encoder:
             ids = [next(encoded) if isinstance(x, str) else self._bare(x)[: self.limit] for x in batch]
             self._count(ids)
             yield from ids
+
+    def with_domains(self, documents: Iterable[Document]) -> Iterator[tuple[np.ndarray, str | None]]:
+        """The token ids of each document, and its domain."""
+        domains: deque[str | None] = deque()
+
+        def noted() -> Iterator[Document]:
+            for document in documents:
+                domains.append(domain_of(document))
+                yield document
+
+        return ((ids, domains.popleft()) for ids in self(noted()))
 
     @property
     def unknown_share(self) -> float:
@@ -65,7 +78,11 @@ class Encoder:
             right = f"{self.words:,} words; name the tokenizer that the ids are of"
             raise DataError(f"data.ids_field: there is the id {ids.max()}, but the tokenizer has {right}")
         start = int(len(ids) > 0 and int(ids[0]) in self.special)
-        return ids[start : len(ids) - (len(ids) > start and int(ids[-1]) in self.special)]
+        bare = ids[start : len(ids) - (len(ids) > start and int(ids[-1]) in self.special)]
+        if self.anchor is not None and (bare == self.anchor).any():
+            right = "leave that document out, or name another token"
+            raise DataError(f"data.anchor_token: a document holds its id, {self.anchor}; {right}")
+        return bare
 
     def _encoded(self, texts: list[str]) -> list[np.ndarray]:
         """The ids of each text, part by part, until all are encoded or have `limit` tokens."""
@@ -123,10 +140,10 @@ def refuse_unknown(share: float, most: float, counted: str, tokenizer: Any) -> N
 _NONE = np.zeros(0, dtype=np.int32)
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def _batches(documents: Iterable[Document]) -> Iterator[list[Content]]:
     batch, size = [], 0
     for document in documents:
-        batch.append(document)
+        batch.append(content(document))
         size += len(document)
         if len(batch) == BATCH or size >= CHARACTERS:
             yield batch

@@ -12,12 +12,15 @@ from cadenza.data.text import python_docs
 from cadenza.data.text.bad_rows import kept
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
-from cadenza.data.text.files.documents import documents_of
+from cadenza.data.text.files.documents import documents_of, no_fields
 from cadenza.data.text.files.paths import each_once, is_local, paths_of
+from cadenza.data.text.marks.domains import content
+from cadenza.data.text.rows import without_anchor
 
 STREAMS = ("c4", "mds")  # names that never mean a file or a folder here
 DOCS = "python_docs"
 OPTIONS = ("text_field", "ids_field", "split_text", "encoding", "on_bad_row", "deduplicate")  # of reading
+LATER = ("domain_field", "anchor_token")  # which change what is read only where they are set
 
 
 def is_finite(source: str | list[str]) -> bool:
@@ -75,8 +78,8 @@ class Finite:
 
     def made_of(self) -> dict[str, Any]:
         """What the documents depend on: path, size and time of each file, and the options of reading."""
-        options = {name: getattr(self.cfg, name) for name in OPTIONS}
-        return {"files": [_state(path, self.key) for path in self.files], "options": options}
+        files = [_state(path, self.key) for path in self.files]
+        return {"files": files, "options": options_of(self.cfg)}
 
     def __iter__(self) -> Iterator[Document]:
         found = kept(self._rows(), self.cfg.on_bad_row == "skip", self.where, self.say)
@@ -88,7 +91,9 @@ class Finite:
             if path == DOCS:
                 if self.cfg.ids_field is not None:
                     raise DataError(f"data.ids_field: {DOCS} holds text alone; name files with token ids")
-                yield from python_docs.python_docs()
+                if self.cfg.domain_field is not None:
+                    raise no_fields(DOCS)
+                yield from (without_anchor(text, self.cfg, DOCS) for text in python_docs.python_docs())
                 continue
             yield from documents_of(path, self.cfg, self.key, self._watch)
             self.passed, self.open = self.passed + _size(path), None
@@ -97,11 +102,18 @@ class Finite:
         self.open = file
 
 
+def options_of(cfg: TextConfig) -> dict[str, Any]:
+    """The options that change what is read; `LATER` ones that are unset leave keys of caches as they were."""
+    chosen = [name for name in LATER if getattr(cfg, name) is not None]
+    return {name: getattr(cfg, name) for name in (*OPTIONS, *chosen)}
+
+
 def content_of(documents: Iterable[Document], where: str) -> Iterator[Document]:
     """`documents`; raises `DataError` behind the last one if there is nothing in any of them."""
     empty = True
     for document in documents:
-        empty = empty and not (document.strip() if isinstance(document, str) else len(document))
+        inside = content(document)
+        empty = empty and not (inside.strip() if isinstance(inside, str) else len(inside))
         yield document
     if empty:
         raise DataError(f"{where} holds no text")
@@ -116,7 +128,8 @@ def is_eval(document: Document, fraction: float) -> bool:
 
 
 def _bytes(document: Document) -> bytes:
-    return document.encode() if isinstance(document, str) else document.tobytes()
+    inside = content(document)
+    return inside.encode() if isinstance(inside, str) else inside.tobytes()
 
 
 def distinct(documents: Iterable[Document]) -> Iterator[Document]:

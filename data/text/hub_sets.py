@@ -11,8 +11,8 @@ from cadenza.data.errors import DataError
 from cadenza.data.text.bad_rows import kept
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
-from cadenza.data.text.finite import OPTIONS, content_of, distinct
-from cadenza.data.text.rows import Texts, column_of, document_or_bad
+from cadenza.data.text.finite import content_of, distinct, options_of
+from cadenza.data.text.rows import Texts, check_columns, document_or_bad
 
 ADVICE = "check the name and the network, or set data.source to python_docs or to local files"
 
@@ -40,11 +40,11 @@ class HubDocuments:
 
     def made_of(self) -> dict[str, Any]:
         """What the documents depend on: the data set's fingerprint, and the options of reading."""
-        options = {name: getattr(self.cfg, name) for name in OPTIONS}
-        return {"files": [[*_name(self.cfg), self.rows._fingerprint]], "options": options}
+        fingerprint = [*_name(self.cfg), self.rows._fingerprint]
+        return {"files": [fingerprint], "options": options_of(self.cfg)}
 
     def __iter__(self) -> Iterator[Document]:
-        column_of(self.cfg, self.rows.column_names, str(self.cfg.source))
+        check_columns(self.cfg, self.rows.column_names, str(self.cfg.source))
         found = kept(self._documents(), self.cfg.on_bad_row == "skip", self.where, self.say)
         return content_of(distinct(found) if self.cfg.deduplicate else found, self.where)
 
@@ -63,7 +63,7 @@ def hub_stream(cfg: TextConfig, train: bool, seed: int, whole: bool = False) -> 
     with hub.reading(name, ADVICE):
         stream: Any = load_dataset(name, subset, split=_split(cfg, train), streaming=True)
         first_row = next(iter(stream))
-    column_of(cfg, first_row, name)
+    check_columns(cfg, first_row, name)
     if train:
         stream = stream.shuffle(seed=seed, buffer_size=cfg.shuffle_buffer)
     elif cfg.eval_documents is not None:

@@ -80,7 +80,7 @@ def build_causal_dataspec(
     else:
 
         def of(found: Prepared) -> Drawn:
-            return WindowedDocuments(found.rows, tokenizer, cfg, seed)
+            return WindowedDocuments(found.rows, tokenizer, found.cfg, seed, found.rows.domains)
 
         dataset, counts = _finite(cfg, tokenizer, Cut(None), train, seed, of)
     collator = CausalLMCollator(tokenizer, cfg.boundary_loss)

@@ -6,7 +6,8 @@ from typing import Any
 from cadenza.data.errors import DataError
 
 MOST = 1e100  # a weight
-OF_ONE_SOURCE = ("text_field", "ids_field", "split_text", "encoding")  # what a source may set for itself
+NULLABLE = ("ids_field", "domain_tag", "domain_field")
+OF_ONE_SOURCE = ("text_field", "split_text", "encoding", *NULLABLE)  # what a source may set for itself
 
 
 def key_of(cfg: Any, index: int) -> str:
@@ -41,7 +42,8 @@ def _part(cfg: Any, where: str, entry: dict) -> tuple[Any, float]:
         if key not in entry:
             raise DataError(f"{where}.{key} is missing; an entry has a source and a weight")
     for key, value in entry.items():
-        if key not in ("source", "weight", "ids_field") and not isinstance(value, str):
+        given = isinstance(value, str) or (key in NULLABLE and value is None)
+        if key not in ("source", "weight") and not given:
             raise DataError(f"{where}.{key} is {value!r}; it must be text")
     values = dict(entry)
     weight, source = values.pop("weight"), values["source"]

@@ -13,6 +13,7 @@ from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
 from cadenza.data.text.files import fields
 from cadenza.data.text.files.fields import text_in, value_of
+from cadenza.data.text.marks.domains import OfDomain
 
 
 class Texts:
@@ -36,17 +37,39 @@ class Texts:
             self.rows.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def column_of(cfg: TextConfig, columns: Collection[str], where: str) -> str:
-    """The column with the document; errors as in `fields.column_of`."""
-    return fields.column_of(*cfg.field, columns, where)
+def check_columns(cfg: TextConfig, columns: Collection[str], where: str) -> None:
+    """Raise `DataError` if a field that is read has no column, as `fields.column_of`."""
+    for key, field in cfg.fields.items():
+        fields.column_of(key, field, columns, where)
 
 
 def document_or_bad(row: Any, cfg: TextConfig, where: str) -> Document | BadRow:
-    """`text_of` or, with `data.ids_field`, `ids_of`; or its error."""
+    """`text_of` or, with `data.ids_field`, `ids_of`, with its domain if there is one; or its error."""
     try:
-        return (ids_of if cfg.ids_field else text_of)(row, cfg.field[1], where)
+        found = (ids_of if cfg.ids_field else text_of)(row, cfg.field[1], where)
+        if cfg.domain_field is not None:
+            found = OfDomain(found, domain_in(row, cfg.domain_field, where))
     except BadRow as error:
         return error
+    return without_anchor(found, cfg, where)
+
+
+def domain_in(row: Any, field: str, where: str) -> str:
+    """The name of a domain in `field` of `row`; errors as in `text_in`, and one for white space alone."""
+    domain = text_in("domain_field", field, row, where)
+    if not domain.strip():
+        raise BadRow(f"data.domain_field: {field!r} of {where} is empty; it must name a domain")
+    return domain
+
+
+def without_anchor(document: Document, cfg: TextConfig, where: str) -> Document | BadRow:
+    """`document`, or the error that stands in its place if `data.anchor_token` is in its text or domain."""
+    parts = (document.content, document.domain) if isinstance(document, OfDomain) else (document,)
+    token = cfg.anchor_token
+    if token is None or not any(isinstance(part, str) and token in part for part in parts):
+        return document
+    right = "leave it out, set data.on_bad_row=skip, or name another token"
+    return BadRow(f"data.anchor_token: {where} holds {token!r}; {right}")
 
 
 def ids_of(row: Any, field: str, where: str) -> np.ndarray:

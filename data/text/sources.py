@@ -9,6 +9,7 @@ from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document
 from cadenza.data.text.finite import Finite, is_eval, is_finite
 from cadenza.data.text.hub_sets import HubDocuments, hub_stream
+from cadenza.data.text.marks.domains import content
 from cadenza.data.text.mds import mds_documents, mds_texts
 from cadenza.data.text.mixed import key_of
 
@@ -49,7 +50,7 @@ def train_texts(cfg: TextConfig, limit: int = 100_000) -> Iterator[Any]:
     for index, (part, share) in enumerate(parts):
         finite = not streamed(part, True)
         found = _of_part(part, True, _nothing, key_of(cfg, index)) if finite else _of_all_ranks(part)
-        yield from islice(found, max(round(share * limit), 1))
+        yield from map(content, islice(found, max(round(share * limit), 1)))
 
 
 def train_texts_made_of(cfg: TextConfig) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from cadenza.surgery.checkpoint import parse, saved_algorithms
 
 METHODS = {**COMPOSERS, **REGISTRY}
 TEXT, CLASSES, IMAGES = "a language model", "a text classifier", "an image classifier"
+CLIPPING = "gradient_clipping"  # which train.clip_norm chooses, too
 NAMES = {cls.__name__: name for name, cls in METHODS.items()}
 
 
@@ -57,12 +58,15 @@ def refuse_switched_off(path: str | Path, state: dict[str, Any], recipe: Run, we
     Raises:
         RecipeError: the message names both ways out.
     """
+    clipped = [] if recipe.train.clip_norm is None else [CLIPPING]
     for name, text in algorithms(state).items():
-        if name in recipe.algorithms or (weights_only and not METHODS[name].required_on_load()):
+        chosen = name in (*recipe.algorithms, *clipped)
+        if chosen or (weights_only and not METHODS[name].required_on_load()):
             continue
+        again = "train.clip_norm=NORM" if name == CLIPPING else f"algorithms.{name}={_options(text)}"
         raise RecipeError(
             f"algorithms.{name} is switched off, and {path} was trained with it; switch it on, by "
-            f"algorithms.{name}={_options(text)}, or {_anew(recipe, path)}"
+            f"{again}, or {_anew(recipe, path)}"
         )
 
 

@@ -39,6 +39,9 @@ class Run:
             )
         for key in ("t_warmup", "t_cooldown"):
             self._refuse_other_unit(key)
+        if self.train.clip_norm is not None and self._chosen("gradient_clipping"):
+            both = "each clips the gradient; leave one of the two out"
+            raise ValueError(f"train.clip_norm and algorithms.gradient_clipping are set: {both}")
 
     def _refuse_other_unit(self, key: str) -> None:
         """Raise if a time of the schedule can't be converted to the unit of the duration."""

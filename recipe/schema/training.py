@@ -78,6 +78,12 @@ class Train:
         "CPU.",
         Range("[1, 2147483647]", words=("auto",), whole=True),
     )
+    clip_norm: float | None = option(
+        None,
+        "The largest norm of the gradient of all parameters together, over all micro-batches and devices; a "
+        "larger gradient is scaled down to it. null: no clipping.",
+        Range("(0, 1e9]"),
+    )
     precision: str = option(
         "auto",
         "`auto`: bfloat16 autocast on CUDA, and on a CPU whose products are 1.3 times as fast in it; else "

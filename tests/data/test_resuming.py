@@ -89,7 +89,7 @@ def test_a_place_of_a_window_is_within_the_copies_of_a_document(loader):
     """A document of 60 tokens gives three pieces of 63, and windows of 15 tokens behind an anchor."""
     rows = [{"text": "w " * 60}]
     state = state_after(loader("causal", batch=3, rows=rows), 2)
-    assert state["ranks"] == [{"places": [[0, 6 * 15, 0, 6]], "drop": 0}]
+    assert state["ranks"] == [{"places": [[0, 6 * 15, 0, 6, ()]], "drop": 0}]
 
 
 def test_a_batch_brings_no_place_to_a_model(loader):
@@ -172,7 +172,7 @@ def test_a_process_goes_back_before_the_batch_of_an_unfinished_round():
     progress = Progress([Place()] * 3)
     for process, document in ((0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3)):
         progress.note(process, Place(document))
-    assert progress.state() == {"places": [[2, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 0]], "drop": 1}
+    assert progress.state() == {"places": [list(Place(n)) for n in (2, 2, 1)], "drop": 1}
     progress.note(1, Place(3))
     assert progress.state() == {"places": [[2, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 0]], "drop": 2}
     assert progress.taken == 7
@@ -183,7 +183,7 @@ def test_a_process_that_has_read_its_part_does_not_go_back():
     progress = Progress([Place()] * 3)
     for process, document in ((0, 1), (1, 1), (2, 1), (1, 2)):
         progress.note(process, Place(document))
-    assert progress.state() == {"places": [[1, 0, 0, 0]] * 3, "drop": 1}
+    assert progress.state() == {"places": [list(Place(1))] * 3, "drop": 1}
     progress.note(2, Place(2))
     assert progress.state() == {"places": [[1, 0, 0, 0], [2, 0, 0, 0], [2, 0, 0, 0]], "drop": 0}
 

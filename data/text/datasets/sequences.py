@@ -125,9 +125,14 @@ class TokenizedStream(IterableDataset):
 
 
 def encoded(texts: Iterable[Document], encoder: Encoder, start: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, token ids) of the documents from that of `start` on.
+    """(number, token ids) of the documents from that of `start` on."""
+    return enumerate(encoder(unread(texts, encoder, start)), start.document)
+
+
+def unread(texts: Iterable[Document], encoder: Encoder, start: Place) -> Iterator[Document]:
+    """The documents from that of `start` on, for `encoder`.
 
     Where earlier ones aren't encoded, the share of unknown tokens is unknown: it isn't checked.
     """
     encoder.most = 1.0 if start.document else MOST
-    return enumerate(encoder(behind(texts, start.document)), start.document)
+    return behind(texts, start.document)

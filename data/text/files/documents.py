@@ -14,7 +14,7 @@ from cadenza.data.text.files.opened import Watch, named
 from cadenza.data.text.files.place import Place, Reading
 from cadenza.data.text.files.plain import plain_texts
 from cadenza.data.text.files.tables import csv_rows, tsv_rows
-from cadenza.data.text.rows import document_or_bad
+from cadenza.data.text.rows import document_or_bad, without_anchor
 
 READERS: dict[str, Callable[[Place], Iterator[Any]]] = {
     ".jsonl": json_lines,
@@ -39,10 +39,23 @@ def documents_of(path: str, cfg: TextConfig, key: str, watch: Watch = None) -> I
         raise DataError(
             f"data.ids_field: {path} holds text alone; token ids are read of other kinds of files"
         )
-    reading = Reading(cfg.encoding, dict([cfg.field]), partial(_document, cfg))
+    if cfg.domain_field and kind == ".txt":
+        raise no_fields(path)
+    reading = Reading(cfg.encoding, cfg.fields, partial(_document, cfg))
     place = Place(path, key, reading, watch=watch)
     with named(path, key, place):
-        yield from plain_texts(place, cfg.split_text) if kind == ".txt" else READERS[kind](place)
+        yield from _plain(place, cfg) if kind == ".txt" else READERS[kind](place)
+
+
+def no_fields(source: str) -> DataError:
+    """What to say of a source without fields where `data.domain_field` names one."""
+    return DataError(f"data.domain_field: {source} has no fields; leave it null, or set data.domain_tag")
+
+
+def _plain(place: Place, cfg: TextConfig) -> Iterator[Document | DataError]:
+    for found in plain_texts(place, cfg.split_text):
+        bad = isinstance(found, DataError)
+        yield found if bad else without_anchor(found, cfg, f"{place.path}, up to {place.last},")
 
 
 def rows_of(path: str, reading: Reading, key: str) -> Iterator[Any]:

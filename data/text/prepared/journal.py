@@ -34,12 +34,14 @@ class Journal:
         made_of: what the rows depend on, to look at.
         read: documents of the source that are prepared.
         said: lines about the source that a user is to see, such as rows left out.
+        domains: the names of domains, by the numbers that rows have.
     """
 
     made_of: dict
     read: int = 0
     said: list[str] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
+    domains: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path) -> "Journal | None":
@@ -63,8 +65,8 @@ class Journal:
         """The rows of `part`; `documents` as in `Rows`."""
         paths = [_path(folder, part, number) for number in range(self.parts[part].files)]
         try:
-            return Rows(paths, documents)
-        except (OSError, pa.ArrowException, StopIteration) as error:
+            return Rows(paths, documents, self.domains)
+        except (OSError, KeyError, pa.ArrowException, StopIteration) as error:
             raise damaged(folder, error) from error
 
 
@@ -81,14 +83,18 @@ class Writer:
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self.folder, self.journal, self.held = folder, journal, 0
-        self.waiting: dict[str, tuple[list[np.ndarray], list[int]]] = {}
+        self.waiting: dict[str, tuple[list[np.ndarray], list[int], list[int]]] = {}
+        self.domains = {name: number for number, name in enumerate(journal.domains)}
 
-    def add(self, part: str, ids: np.ndarray, rows: list[np.ndarray], unknown: int) -> None:
+    def add(
+        self, part: str, ids: np.ndarray, rows: list[np.ndarray], unknown: int, domain: str | None = None
+    ) -> None:
         """Add the `rows` of a document of the tokens `ids`, of which `unknown` are unknown."""
         counts = self.journal.parts.setdefault(part, Part())
-        waiting, numbers = self.waiting.setdefault(part, ([], []))
+        waiting, numbers, domains = self.waiting.setdefault(part, ([], [], []))
         waiting += rows
         numbers += [counts.documents] * len(rows)
+        domains += [] if domain is None else [self._number(domain)] * len(rows)
         counts.documents += 1
         counts.rows += len(rows)
         counts.tokens += len(ids)
@@ -98,11 +104,18 @@ class Writer:
         if self.held >= STEP * (1 + self.journal.parts["train"].files // ALIKE):
             self.flush()
 
+    def _number(self, domain: str) -> int:
+        """The number of a domain; a new one gets the next."""
+        if domain not in self.domains:
+            self.domains[domain] = len(self.domains)
+            self.journal.domains.append(domain)
+        return self.domains[domain]
+
     def flush(self) -> None:
         """Write down what was added."""
-        for part, (rows, numbers) in self.waiting.items():
+        for part, (rows, numbers, domains) in self.waiting.items():
             counts = self.journal.parts[part]
-            write(_path(self.folder, part, counts.files), rows, numbers)
+            write(_path(self.folder, part, counts.files), rows, numbers, domains)
             counts.files += 1
         self.journal.save(self.folder)
         self.waiting, self.held = {}, 0

@@ -23,6 +23,7 @@ from cadenza.data.ranks import once_a_node, show
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.encoding import Document, Encoder
 from cadenza.data.text.finite import is_eval
+from cadenza.data.text.marks.anchor import anchor_id
 from cadenza.data.text.prepared.cut import Cut
 from cadenza.data.text.prepared.journal import Journal, Part, Writer
 from cadenza.data.text.prepared.key import key_of, tokenizer_digest
@@ -33,11 +34,15 @@ from cadenza.data.text.sources import whole
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows of the training or the evaluation part, and the counts of all of that part."""
+    """The rows of the training or the evaluation part, and the counts of all of that part.
+
+    `cfg` is the config of their source alone.
+    """
 
     rows: Rows
     counts: Part
     folder: Path
+    cfg: TextConfig
 
     @property
     def documents(self) -> int:
@@ -62,7 +67,8 @@ def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool, key: str = 
         "eval_fraction": divided,
     }
     folder = cache_folder(cfg.cache_dir) / "prepared" / key_of(made_of)
-    task = _Task(tokenizer, cut, divided, made_of)
+    anchor = None if cfg.anchor_token is None else anchor_id(tokenizer, cfg.anchor_token)
+    task = _Task(tokenizer, cut, divided, made_of, anchor)
     once_a_node(lambda: folder.is_dir() or _prepare(folder, text, task))
     journal = Journal.load(folder)
     if journal is None:
@@ -71,7 +77,7 @@ def prepared(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool, key: str = 
     for line in journal.said if part == "train" else ():  # once of a source
         show(line)
     rows = journal.rows(folder, part, None if train else cfg.eval_documents)
-    return Prepared(rows, journal.parts[part], folder)
+    return Prepared(rows, journal.parts[part], folder, cfg)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class _Task:
     cut: Cut
     divided: float | None
     made_of: dict
+    anchor: int | None
 
     def part(self, document: Document) -> str:
         return "eval" if self.divided is not None and is_eval(document, self.divided) else "train"
@@ -124,10 +131,10 @@ def _written(folder: Path, text: Any, task: _Task) -> None:
     journal.said = []
     text.say = journal.said.append
     writer, special = Writer(folder, journal), set(task.tokenizer.all_special_ids)
-    encoder, parts = Encoder(task.tokenizer, task.cut.needed), deque()
+    encoder, parts = Encoder(task.tokenizer, task.cut.needed, task.anchor), deque()
     with all_cores(), remaining(text, journal.read) as documents:
-        for ids in encoder(_noting(documents, task, parts)):
-            writer.add(parts.popleft(), ids, task.cut(ids, special), encoder.unknown_in(ids))
+        for ids, domain in encoder.with_domains(_noting(documents, task, parts)):
+            writer.add(parts.popleft(), ids, task.cut(ids, special), encoder.unknown_in(ids), domain)
     writer.flush()
     if any(task.made_of[key] != value for key, value in text.made_of().items()):
         raise DataError(f"{text.where} has changed while it was read; start again")

@@ -7,7 +7,8 @@ from text_files import read
 
 from cadenza.data import DataError, TextConfig
 from cadenza.data.errors import BadRow
-from cadenza.data.text.rows import Texts, column_of, text_of
+from cadenza.data.text.files.fields import column_of
+from cadenza.data.text.rows import Texts, text_of
 
 
 def test_a_field_within_a_field():
@@ -67,8 +68,8 @@ def test_a_name_that_stands_twice_on_the_way_is_refused(tmp_path, line):
 
 
 def test_the_column_that_is_read():
-    assert column_of(TextConfig(text_field="text"), ["id", "text"], "x") == "text"
-    assert column_of(TextConfig(text_field="meta.body"), ["meta", "meta.body"], "x") == "meta.body"
-    assert column_of(TextConfig(text_field="meta.body"), ["meta"], "x") == "meta"
+    assert column_of("text_field", "text", ["id", "text"], "x") == "text"
+    assert column_of("text_field", "meta.body", ["meta", "meta.body"], "x") == "meta.body"
+    assert column_of("text_field", "meta.body", ["meta"], "x") == "meta"
     with pytest.raises(DataError, match=r"^data.text_field: x has no 'body.meta'; it has meta$"):
-        column_of(TextConfig(text_field="body.meta"), ["meta"], "x")
+        column_of("text_field", "body.meta", ["meta"], "x")

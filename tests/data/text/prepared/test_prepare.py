@@ -172,12 +172,12 @@ def kill_at_write(monkeypatch, count):
     """Raise at the write of this number, half of which stands on the disk."""
     left, write = [count], journal.write
 
-    def broken(path, rows, numbers):
+    def broken(path, rows, numbers, domains):
         left[0] -= 1
         if left[0] == 0:
             path.with_suffix(".writing").write_bytes(b"half")
             raise Killed
-        write(path, rows, numbers)
+        write(path, rows, numbers, domains)
 
     monkeypatch.setattr(journal, "write", broken)
 
@@ -226,11 +226,11 @@ def test_a_full_disk_is_called_that_and_loses_nothing(corpus, tokenizer, made, m
     monkeypatch.setattr("cadenza.data.text.encoding.BATCH", 7)
     left = [3]
 
-    def full(path, rows, numbers):
+    def full(path, rows, numbers, domains):
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, "No space left on device")
-        journal_write(path, rows, numbers)
+        journal_write(path, rows, numbers, domains)
 
     monkeypatch.setattr(journal, "write", full)
     with pytest.raises(DataError, match=r"^data.cache_dir: .*\.unfinished: the disk is full$"):
