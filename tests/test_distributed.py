@@ -32,6 +32,11 @@ def test_fsdp_trains_to_the_losses_of_one_process():
 
 
 @pytest.mark.slow
+def test_fsdp_clips_the_norm_of_all_shards_together():
+    assert failures_of(fsdp_worker.clipping_worker, [0.1]) == []
+
+
+@pytest.mark.slow
 def test_ranks_calibrate_to_the_mean_of_what_each_sees():
     assert failures_of(qat_worker.worker, ["batch_by_batch", "inner_model", "at_the_end"]) == []
 

@@ -61,16 +61,41 @@ def test_every_long_recipe_takes_every_baseline(recipe, baseline):
     (anchor,) = (a for a in build.algorithms(loaded.algorithms) if type(a).__name__ == "AnchorAttention")
     assert anchor.mode in baseline
     assert anchor.reset_positions == ("reset" in baseline)
-    assert (loaded.data.domain_tag is not None) == ("tag" in baseline)
+    field = "meta.redpajama_set_name" if "tag" in baseline else None
+    assert loaded.data.domain_field == field
+    assert "{domain}" in loaded.data.domain_format
 
 
-def test_the_long_recipes_are_the_papers():
-    for path in (path for path in RECIPES if "anchor_" in path):
-        recipe = load([path], [])
-        assert recipe.train.max_duration == "2000ba"
-        assert recipe.train.global_batch_size * recipe.data.max_seq_len == 2**20
-        assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (2e-5, 0.1)
-        assert recipe.model.config["rope_parameters"]["rope_theta"] == 1e7
+THETAS = {32768: 1e6, 65536: 5e6, 131072: 1e7}  # of the paper's table 1
+LONG = {"anchor_llama2_7b_64k", "anchor_llama2_7b_128k", "anchor_llama3_8b_128k", "anchor_mistral_7b_128k"}
+
+
+@pytest.mark.parametrize("name", sorted({*LONG, "anchor_qwen3_8b_128k", "long_context"}))
+def test_a_long_recipe_is_the_papers(name):
+    recipe = load([str(ROOT / f"yamls/{name}.yaml")], [])
+    assert recipe.train.max_duration == "2000ba"
+    assert recipe.train.clip_norm == 1.0
+    assert recipe.train.global_batch_size == 8
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (2e-5, 0.1)
+    assert recipe.model.config["max_position_embeddings"] == recipe.data.max_seq_len
+    assert recipe.model.config["rope_parameters"]["rope_theta"] == THETAS[recipe.data.max_seq_len]
+    bos_ends_nothing = name in LONG
+    assert (recipe.data.anchor_token is None) == bos_ends_nothing
+
+
+def test_where_gradients_are_clipped():
+    norms = {Path(path).stem: load([path], []).train.clip_norm for path in RECIPES}
+    clipped = {name: norm for name, norm in norms.items() if norm is not None}
+    assert clipped.pop("qlora") == 0.3
+    assert clipped == dict.fromkeys({*LONG, "anchor_qwen3_8b_128k", "long_context"}, 1.0)
+
+
+def test_a_gradient_is_clipped_by_one_key():
+    pairs = "train.clip_norm=1", "algorithms.gradient_clipping={clipping_type: norm, clipping_threshold: 1}"
+    with pytest.raises(RecipeError, match=r"train\.clip_norm and algorithms\.gradient_clipping are set"):
+        load([], list(pairs))
+    assert load([], [*pairs, "algorithms.gradient_clipping=false"]).train.clip_norm == 1
+    assert load([], [pairs[1]]).train.clip_norm is None
 
 
 @pytest.mark.parametrize(("recipe", "overlay"), PAIRS, ids=stem)

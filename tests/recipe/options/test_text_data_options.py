@@ -19,7 +19,12 @@ FOUND = "data.source={}/a.jsonl", "data.max_seq_len=16", "data.eval_fraction=0.3
 
 
 class OneOrMore(Words):
-    """Takes a text by itself, too, as a tag is given."""
+    """Takes a text by itself, too, as a tag is given; <start> is an added token."""
+
+    eos_token = sep_token = pad_token = None
+
+    def get_added_vocab(self):
+        return {"<start>": 4}
 
     def __call__(self, texts, **options):
         if isinstance(texts, str):
@@ -38,7 +43,7 @@ def data(recipe, tokenizer):
 def found(tmp_path):
     """What can be seen of the data of a recipe over TEXTS: of training, and of evaluation."""
     for name, texts in (("a", TEXTS), ("b", TEXTS[:20])):
-        rows = ({"text": text, "meta": {"body": "one more " + text[:8]}} for text in texts)
+        rows = ({"text": text, "meta": {"body": "one more " + text[:8], "set": "a set"}} for text in texts)
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def found(*pairs):
@@ -63,6 +68,7 @@ def facts(spec):
         **corrupted(loader.collate_fn, batch, labels),
         within=sum(_follow_another(row["document_ids"]) for row in rows if "document_ids" in row),
         workers=loader.num_workers,
+        first={int(row["input_ids"][0]) for row in rows},
     )
 
 
@@ -174,10 +180,10 @@ def test_an_option_of_files(option, tmp_path):
         assert rows() == before
 
 
-def tokens(texts, tag=0, times=1, least=100):
+def tokens(texts, tag=0, times=1, least=100, end=1):
     """Of documents, each with its end and a tag; of long ones, so many times."""
     sizes = [len(text.split()) for text in texts]
-    return sum((size + 1 + tag) * (times if size >= least else 1) for size in sizes)
+    return sum((size + end + tag) * (times if size >= least else 1) for size in sizes)
 
 
 def windows(*args):
@@ -187,6 +193,15 @@ def windows(*args):
 
 CAUSAL = {
     "domain_tag": (["data.domain_tag=a tag"], (windows(TRAIN, 2), windows(HELD, 2))),
+    "domain_field": (["data.domain_field=meta.set"], (windows(TRAIN, 2), windows(HELD, 2))),
+    "domain_format": (
+        ["data.domain_field=meta.set", "data.domain_format='of {{domain}}'"],
+        (windows(TRAIN, 3), windows(HELD, 3)),
+    ),
+    "end_of_document": (
+        ["data.end_of_document=false"],
+        (windows(TRAIN, 0, 1, 100, 0), windows(HELD, 0, 1, 100, 0)),
+    ),
     "upsample_from": (
         ["data.upsample_from=20", "data.upsample_times=3"],
         (windows(TRAIN, 0, 3, 20), windows(HELD, 0, 3, 20)),
@@ -204,6 +219,12 @@ def test_an_option_of_causal_models(option, found):
     objective = "model.objective=causal_lm"
     assert each("rows")(*found(objective)) == (windows(TRAIN), windows(HELD))
     assert each("rows")(*found(objective, *pairs)) == after
+
+
+def test_anchor_token(found):
+    objective = "model.objective=causal_lm"
+    assert each("first")(*found(objective)) == ({OneOrMore.cls_token_id},) * 2
+    assert each("first")(*found(objective, "data.anchor_token=<start>")) == ({4},) * 2
 
 
 def test_boundary_loss(found):
@@ -279,7 +300,13 @@ def test_an_option_of_shards(option, monkeypatch):
 
 
 def test_no_option_of_data_is_missing_here():
-    elsewhere = {"boundary_loss", "masking", "stream", "cache_dir"}  # above, and tests/data/text
+    elsewhere = {
+        "boundary_loss",
+        "anchor_token",
+        "masking",
+        "stream",
+        "cache_dir",
+    }  # above, and tests/data/text
     elsewhere.add("other_eval")  # tests/recipe/continuing
     tables = {*DATA, *FILES, *CAUSAL, *HUB, *SHARDS, *elsewhere}
     assert tables == {f.name for f in fields(TextConfig)}

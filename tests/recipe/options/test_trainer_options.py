@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from composer.algorithms import GradientClipping
 from composer.utils import dist
 
 from cadenza.data import TokenizedStream
@@ -50,10 +51,17 @@ def _seen(given):
         "optimizers": (type(optimizer).__name__, optimizer.param_groups[0]["lr"]),
         "schedulers": (type(scheduler).__name__, scheduler.alpha_f),
         "callbacks": (resuming.seed, str(stops.folder), [type(each).__name__ for each in more]),
-        "algorithms": [repr(each) for each in given["algorithms"]],
+        "algorithms": [_named(each) for each in given["algorithms"]],
         "loggers": [type(each).__name__ for each in given["loggers"]],
         "parallelism_config": parallel and (parallel.fsdp or parallel.fsdp2).mixed_precision,
     }
+
+
+def _named(algorithm):
+    """The repr of a technique; Composer's own says nothing of its options."""
+    if isinstance(algorithm, GradientClipping):
+        return "GradientClipping", algorithm.clipping_type, algorithm.clipping_threshold
+    return repr(algorithm)
 
 
 def test_what_the_trainer_is_told_by_default(told, tmp_path):
@@ -103,6 +111,7 @@ CHANGES = {
         "train.device_train_microbatch_size=3",
         {"device_train_microbatch_size": 3},
     ),
+    "clip_norm": ("train.clip_norm=0.3", {"algorithms": [("GradientClipping", "norm", 0.3)]}),
     "precision": ("train.precision=amp_fp16", {"precision": "amp_fp16"}),
     "eval_interval": ("train.eval_interval=3ba", {"eval_interval": "3ba"}),
     "run_folder": ("train.run_folder=else", {"callbacks": (17, "else/run", BAR)}),
