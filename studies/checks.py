@@ -15,9 +15,11 @@ from cadenza.data import DataError
 from cadenza.data.errors import one_line
 from cadenza.models import ModelError
 from cadenza.models.positions import longest
+from cadenza.models.saved import build_stock
 from cadenza.options import Range
 from cadenza.recipe import RecipeError, TrainingError
 from cadenza.surgery import SurgeryError
+from cadenza.surgery.saving import MODEL_TYPE
 
 
 class StudyError(ValueError):
@@ -82,6 +84,13 @@ def _need(package: str, what: str) -> None:
         raise StudyError(f"{what} need {package}: pip install 'cadenza[studies]'")
 
 
+def _without_weights(config: Any) -> Any:
+    """A causal model of `config`; one that techniques changed is built by our own loader."""
+    if config.model_type == MODEL_TYPE:
+        return build_stock(config.to_dict())
+    return AutoModelForCausalLM.from_config(config)
+
+
 def causal(name: str, length: int) -> Any:
     """The tokenizer of the causal model `name`, a folder or a name on the Hub; no weight is read.
 
@@ -95,7 +104,7 @@ def causal(name: str, length: int) -> Any:
     try:
         config, tokenizer = AutoConfig.from_pretrained(place), AutoTokenizer.from_pretrained(place)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = _without_weights(config)
     except Exception as error:
         problem = f"model: {name} can't be loaded as a causal model with a tokenizer"
         raise StudyError(f"{problem} ({one_line(error, 300)})") from error

@@ -3,14 +3,10 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from cadenza.data.places import why_unwritable
 from cadenza.recipe import run as recipe_run
 from cadenza.studies.checks import StudyError, plots
 from cadenza.studies.glue.plan import Plan
@@ -19,6 +15,7 @@ from cadenza.studies.glue.scores import scores
 from cadenza.studies.glue.settings import Glue
 from cadenza.studies.report import Row
 from cadenza.studies.running import cells
+from cadenza.studies.running.alone import alone
 from cadenza.studies.running.side_by_side import Job, Slot, run_jobs, slots
 from cadenza.studies.running.source import trained
 
@@ -30,7 +27,7 @@ def run(cfg: Glue) -> dict[Cell, Row]:
     plots()
     places, plan = slots(cfg.processes), Plan(cfg)
     plan.check()
-    with _alone(Path(cfg.out)):
+    with alone(Path(cfg.out)):
         return _run(plan, places)
 
 
@@ -46,18 +43,6 @@ def _run(plan: Plan, places: list[Slot]) -> dict[Cell, Row]:
         if not cfg.keep_models and cell not in kept:
             _remove_weights(plan.recipes.folder(cell))
     return rows_of(plan, every)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Raise `StudyError` if a study writes to `folder`, or none can; a killed one leaves no lock."""
-    if why := why_unwritable(folder):
-        raise StudyError(f"out: {folder} can't be written to ({why}); name another folder")
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise StudyError(f"out: another study runs in {folder}; wait for it, or name another") from error
 
 
 def _check_tried(plan: Plan, todo: list[Cell], places: list[Slot]) -> None:

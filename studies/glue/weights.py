@@ -21,15 +21,20 @@ def digest(model: str) -> str:
             raise StudyError(f"models: there is no {model}")
         return ""
     found = hashlib.sha256()
-    for file in _files(path):
+    for file in files(path):
         with file.open("rb") as content:
             found.update(hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path, where: str = "models") -> list[Path]:
+    """The files of weights that `path` means; an error begins with `where`.
+
+    Raises:
+        StudyError: there are none.
+    """
     found = held_in(path) or path
-    files = [found] if found.is_file() else sorted(file for kind in FILES for file in found.glob(kind))
-    if not files:
-        raise StudyError(f"models: {path} holds neither weights nor a run's checkpoints")
-    return files
+    held = [found] if found.is_file() else sorted(file for kind in FILES for file in found.glob(kind))
+    if not held:
+        raise StudyError(f"{where}: {path} holds neither weights nor a run's checkpoints")
+    return held

@@ -19,7 +19,6 @@ from cadenza.studies import (
     ptq_sweep,
     qat_pareto,
     report,
-    retrieval,
     rope_precision,
 )
 from cadenza.studies.running import cells
@@ -32,7 +31,7 @@ ROWS = [
 ]
 
 
-STUDIES = compute_cost, context_cost, ptq_sweep, qat_pareto, retrieval, rope_precision
+STUDIES = compute_cost, context_cost, ptq_sweep, qat_pareto, rope_precision
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
@@ -44,7 +43,7 @@ def test_what_a_study_says_of_itself(study, monkeypatch, capsys):
     assert done.value.code == 0
     said = capsys.readouterr().out
     assert study.__doc__ in said
-    if study in (compute_cost, context_cost, retrieval, rope_precision):
+    if study in (compute_cost, context_cost, rope_precision):
         assert said.startswith(f"usage: python -m {study.__name__} ")
 
 

@@ -1,0 +1,1 @@
+"""What the tasks ask: generators of prompts, with the strings that an answer must hold."""
