@@ -62,7 +62,7 @@ class Ruler:
         }
 
     def _check_list(self, key: str) -> None:
-        values = list(getattr(self, key))
+        values = getattr(self, key) if isinstance(getattr(self, key), list) else list(self.groups())
         if not values:
             raise ValueError(f"{key} is empty; it must name one at least")
         if len(set(values)) < len(values):

@@ -70,8 +70,12 @@ def run(cfg: Ruler) -> Found:
         for job in jobs:
             _score(cfg, job, cells_of(cfg, job.checkpoint, tasks), found)
     if not found.rows:
-        raise StudyError(f"lengths: no task fits them; {'; '.join(found.left_out.values())}")
+        raise StudyError(f"lengths: no task fits them; {_reasons(found)}")
     return found
+
+
+def _reasons(found: Found) -> str:
+    return "; ".join(reason for what, reason in found.left_out.items() if " at " in what)
 
 
 def _material(cfg: Ruler) -> tuple[Material, Any]:
