@@ -29,15 +29,20 @@ def write(folder: Path, name: str, rows: Sequence[Row], x: str, y: str, line: st
 
     `log` names the logarithmic axes of the plot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    as_csv(folder / f"{name}.csv", rows)
     text = markdown(rows, x, y, line)
     (folder / f"{name}.md").write_text(text + "\n")
     _plot(folder / f"{name}.png", rows, x, y, line, log)
     print(f"{text}\n\nwritten: {folder / name}.csv, .md, .png", flush=True)
+
+
+def as_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write `rows` to `path`, with the names of the first row's columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def markdown(rows: Sequence[Row], x: str, y: str, line: str) -> str:
