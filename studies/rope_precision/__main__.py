@@ -75,7 +75,7 @@ def plan_of(chosen: Any) -> measuring.Plan:
     against = usual if chosen.against is None else chosen.against
     folder, device = model_folder(chosen.model), _device(chosen.device)
     tokenizer = causal(folder, max(*shifts, against) + chosen.tokens)
-    model, at_once = outline(folder, chosen.modes), {}
+    model, at_once = outline(folder), {}
     for mode in dict.fromkeys(chosen.modes):
         dtype = MODES[mode].dtype
         at_once[mode] = memory.at_once(model, len(shifts), chosen.tokens, dtype, chosen.memory * memory.GB)

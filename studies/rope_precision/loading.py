@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cadenza.algorithms import apply_bf16_safe_rope
 from cadenza.attention.modules import base_models
-from cadenza.attention.rotary.embedding import ExactTables
 from cadenza.attention.rotary.tables import is_rotary, refuse_scaling_by_length
 from cadenza.models.errors import ModelError
 from cadenza.models.pretrained.loading import pretrained_model
@@ -71,22 +70,17 @@ def draw(model: nn.Module, seed: int = 0) -> None:
             nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)
 
 
-def outline(folder: str, modes: list[str]) -> Any:
+def outline(folder: str) -> Any:
     """The model in `folder` without weights.
 
     Raises:
-        StudyError: it has no rotary positions, or not the stock ones that a mode needs.
+        StudyError: it has no rotary positions.
         SurgeryError: its frequencies depend on the longest position in a batch.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     bases = base_models(model)
-    rotary = [module for base in bases for module in base.modules() if is_rotary(module)]
-    if len(bases) != 1 or not rotary:
+    if len(bases) != 1 or not any(map(is_rotary, bases[0].modules())):
         raise StudyError(f"--model: {folder} has no rotary positions on the attention interface to shift")
     refuse_scaling_by_length(bases[0])
-    stock = [name for name in modes if not MODES[name].exact]
-    if stock and any(isinstance(module, ExactTables) for module in rotary):
-        right = "choose --modes bf16_safe_rope"
-        raise StudyError(f"--modes: {folder} was saved with bf16_safe_rope, not as {stock[0]}; {right}")
     return model

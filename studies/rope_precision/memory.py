@@ -22,14 +22,17 @@ def parts(model: Any, batch: int, tokens: int, dtype: torch.dtype) -> dict[str, 
     block = heads * rows_of(batch, heads, tokens) * tokens
     return {
         # the residual, its norm and their sum; the norm is computed in float32
-        "hidden states": batch * tokens * config.hidden_size * (3 * size + 2 * SINGLE),
-        # query, key and value before and after the rotation; the output; key and value repeated for all heads
-        "query, key, value": batch * tokens * width * size * (5 * heads + 4 * key_heads),
-        # scores before and after scaling and the mask, and the softmax in float32
-        "probabilities": batch * block * (2 * size + 2 * SINGLE),
-        # of one row of the batch at a time: two probabilities and a difference, and the sums by head
-        "differences": 3 * DOUBLE * block + DOUBLE * batch * tokens * (heads + 3),
-        "feed-forward": 4 * batch * tokens * widest(model) * size,
+        "hidden states": batch * tokens * config.hidden_size * (3 * size + SINGLE),
+        # query, key and value before and after the rotation and a norm in float32; the output; key and value
+        # repeated for all heads
+        "query, key, value": batch * tokens * width * (size * (5 * heads + 4 * key_heads) + SINGLE * heads),
+        # the scores before and after scaling, and the softmax in float32; the mask that all heads share
+        "probabilities": batch * block * (2 * size + SINGLE) + batch * block // heads * (1 + size),
+        # the probabilities, two of them in float64 at a time, and the sums by head
+        "differences": block * (batch * size + 2 * DOUBLE) + DOUBLE * batch * tokens * heads,
+        # positions, sums by key, cos and sin
+        "sums and tables": batch * tokens * (4 * DOUBLE + 2 * width * size),
+        "feed-forward": 3 * batch * tokens * widest(model) * size,
     }
 
 
@@ -40,9 +43,9 @@ def widest(model: nn.Module) -> int:
 
 
 def peak(found: dict[str, int]) -> int:
-    """The bytes at once: attention and the feed-forward layer take turns."""
-    attention = sum(found[name] for name in ("query, key, value", "probabilities", "differences"))
-    return found["hidden states"] + max(attention, found["feed-forward"])
+    """The bytes at once: block and differences take turns, as attention and feed-forward layer do."""
+    attention = found["query, key, value"] + max(found["probabilities"], found["differences"])
+    return found["hidden states"] + found["sums and tables"] + max(attention, found["feed-forward"])
 
 
 def at_once(model: Any, shifts: int, tokens: int, dtype: torch.dtype, limit: float) -> int:
@@ -61,8 +64,8 @@ def at_once(model: Any, shifts: int, tokens: int, dtype: torch.dtype, limit: flo
 
 
 def described(model: Any, batch: int, tokens: int, dtype: torch.dtype) -> str:
-    """A line with each part and the peak."""
+    """A line with the peak and each part."""
     found = parts(model, batch, tokens, dtype)
     each = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in found.items())
-    name = str(dtype).removeprefix("torch.")
-    return f"{name}: {peak(found) / 1e6:,.0f} MB beside the weights, {batch - 1} shifts at once ({each})"
+    name, shifts = str(dtype).removeprefix("torch."), "1 shift" if batch == 2 else f"{batch - 1} shifts"
+    return f"{name}: {peak(found) / 1e6:,.0f} MB beside the weights, {shifts} at once ({each})"
