@@ -22,12 +22,16 @@ Later files and pairs override earlier ones. `cadenza recipes` lists packaged na
 def run(arguments: list[str]) -> int:
     """Train, show what would be trained, or start a process for each device."""
     options = parse(arguments)
-    if options.devices is not None:
+    if options.devices is not None and options.devices < 1:
+        raise CommandError(f"train: -n is {options.devices}; it must be the number of devices, 1 or more")
+    if options.device_memory is not None:
+        check_memory(options)
+    if options.devices is not None and not options.dry_run:
         return launched(options.devices, without_devices(arguments))
     files, pairs = files_and_pairs(options.recipe)
     if not files:
         raise CommandError("no recipe: name a .yaml file or a packaged recipe, such as mosaicbert")
-    return show(files, pairs) if options.dry_run else train(files, pairs)
+    return show(files, pairs, options) if options.dry_run else train(files, pairs)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -39,11 +43,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="*", help="recipes and overlays, files or packaged; key=value pairs")
-    help = "print the resolved recipe, the surgery report and parameter counts; train nothing"
+    help = "print the resolved recipe, the memory that a device needs, the surgery report and parameter "
+    help += "counts; train nothing"
     parser.add_argument("--dry-run", action="store_true", help=help)
-    help = "start so many processes by Composer's launcher, one for each device"
+    help = "start so many processes by Composer's launcher, one for each device; with --dry-run none is "
+    help += "started, and the memory is that of one of so many devices"
     parser.add_argument("-n", dest="devices", type=int, metavar="DEVICES", help=help)
+    help = "with --dry-run: the GiB of a CUDA device; the memory is that of such devices, here or not"
+    parser.add_argument("--device-memory", type=float, metavar="GIB", help=help)
     return parser.parse_intermixed_args(arguments)
+
+
+def check_memory(options: argparse.Namespace) -> None:
+    """Raise `CommandError` for a device's memory that means nothing."""
+    given = f"train: --device-memory is {options.device_memory:g}"
+    if not 0 < options.device_memory < float("inf"):
+        raise CommandError(f"{given}; it must be the GiB of a device, above zero")
+    if not options.dry_run:
+        raise CommandError(f"{given}; it is compared by --dry-run alone: add that, or leave it out")
 
 
 def without_devices(arguments: list[str]) -> list[str]:
@@ -58,8 +75,6 @@ def launched(devices: int, arguments: list[str]) -> int:
 
     What the launcher says of an error that rank 0 has told in a line is not printed.
     """
-    if devices < 1:
-        raise CommandError(f"train: -n is {devices}; it must be the number of devices, 1 or more")
     from composer.cli import launcher
 
     logging.getLogger(launcher.__name__).disabled = True
@@ -81,13 +96,16 @@ def train(files: list[str], pairs: list[str]) -> int:
     return 0
 
 
-def show(files: list[str], pairs: list[str]) -> int:
-    """Print what the recipe would do."""
+def show(files: list[str], pairs: list[str], options: argparse.Namespace) -> int:
+    """Print what the recipe would do; the memory comes first, since it needs neither data nor weights."""
     from cadenza.recipe import load, resolved
+    from cadenza.recipe.memory.shown import refuse_too_large, show_memory
     from cadenza.recipe.run import dry_run
 
     recipe = load(files, pairs)
     print(resolved(recipe))
+    found = show_memory(recipe, options.devices, options.device_memory)
+    refuse_too_large(found)
     reports, counts = dry_run(recipe)
     for report in reports:
         print(report)

@@ -91,6 +91,11 @@ def build_stock(fields: dict[str, Any]) -> Any:
     return model
 
 
+def config_before(fields: dict[str, Any], others: dict[str, Any]) -> Any:
+    """The config before any surgery, of `fields` with the record of surgeries; `others` replace its fields."""
+    return _stock_config(fields, surgeries_of(fields["cadenza"]["surgeries"]), others)[0]
+
+
 def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **options: Any) -> Any:
     """`load` with `fields` in place of the folder's config."""
     surgeries = surgeries_of(fields["cadenza"]["surgeries"])

@@ -133,6 +133,11 @@ def _norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dtype=torch.float64)
 
 
+def make_code_values() -> None:
+    """Make the table that double quantization keeps on a CPU, before tensors are fake."""
+    _code_values(torch.device("cpu"))
+
+
 @cache
 def _code_values(device: torch.device) -> Tensor:
     """The 256 values that codes of absmax select: bitsandbytes' signed dynamic map."""

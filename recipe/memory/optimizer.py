@@ -1,0 +1,28 @@
+"""The bytes of an optimizer: what it keeps, and what its step needs for a moment.
+
+Adam keeps two averages of a parameter, in its dtype, and a number of steps; SGD with momentum keeps one. On
+CUDA torch's optimizers update all parameters at once, and so need a second copy of them all for a moment.
+"""
+
+from collections.abc import Sequence
+
+from cadenza.recipe.schema import Optimizer
+
+COUNT = 4  # bytes of the number of steps, a float32
+
+
+def state_bytes(section: Optimizer, parameters: Sequence[int]) -> int:
+    """What the optimizer keeps for parameters of so many bytes each."""
+    if section.name == "sgd":
+        return sum(parameters) if section.momentum else 0
+    return sum(2 * size + COUNT for size in parameters)
+
+
+def step_bytes(section: Optimizer, parameters: Sequence[int], cuda: bool) -> int:
+    """What its step needs besides."""
+    if not parameters:
+        return 0
+    if section.name == "sgd":
+        needed = parameters if section.weight_decay else ()
+        return sum(needed) if cuda else max(needed, default=0)
+    return sum(parameters) if cuda and section.name == "adamw" else 2 * max(parameters)

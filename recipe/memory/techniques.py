@@ -1,0 +1,44 @@
+"""The techniques of a recipe on a model without weights, and what an estimate knows of each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from cadenza.algorithms import REGISTRY
+from cadenza.surgery import Surgery
+
+# They change how attention is computed, and no parameter: the kind of attention stands for them.
+BY_DOCUMENT = ("anchor_attention", "flash_attention", "sequence_packing", "unpadding")
+OF_KERNELS = (*BY_DOCUMENT, "bf16_safe_rope", "sliding_window")
+HOLD_NOTHING = ("gradient_clipping", "label_smoothing", "masking_schedule", "seq_length_warmup")
+
+
+def names_of(recipe: Any) -> list[str]:
+    """The names of the chosen techniques."""
+    return [name for name, options in recipe.algorithms.items() if options is not False]
+
+
+def by_document(recipe: Any) -> bool:
+    """Whether attention is computed by document, without a mask of (length, length)."""
+    return any(name in BY_DOCUMENT for name in names_of(recipe))
+
+
+def uncounted(recipe: Any) -> list[str]:
+    """Composer's algorithms, which change a run as it goes on: what they hold isn't counted."""
+    return [name for name in names_of(recipe) if name not in REGISTRY and name not in HOLD_NOTHING]
+
+
+def operated(model: nn.Module, algorithms: Sequence[Any]) -> nn.Module:
+    """Apply those of `algorithms` that change parameters or what is kept for backward.
+
+    Raises:
+        SurgeryError: one of them doesn't fit the model.
+    """
+    kernels = tuple(REGISTRY[name] for name in OF_KERNELS)
+    for algorithm in algorithms:
+        if isinstance(algorithm, Surgery) and not isinstance(algorithm, kernels):
+            if hasattr(algorithm, "prove"):
+                algorithm.prove = False  # a proof calls the model, which has no weights
+            algorithm.operate(model)
+    return model
