@@ -92,7 +92,7 @@ def build_stock(fields: dict[str, Any]) -> Any:
 
 
 def config_before(fields: dict[str, Any], others: dict[str, Any]) -> Any:
-    """The config before any surgery, of `fields` with the record of surgeries; `others` replace its fields."""
+    """The config before any surgery, of `fields` with the record; `others` replace fields of it."""
     return _stock_config(fields, surgeries_of(fields["cadenza"]["surgeries"]), others)[0]
 
 

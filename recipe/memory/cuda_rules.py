@@ -4,8 +4,7 @@ The shapes are those of a CPU, whose operations differ in three ways: autocast o
 in float32, dropout keeps its mask in bytes, and attention with dropout needs no matrix of weights.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,13 +35,6 @@ class CudaRules(TorchFunctionMode):
         elif func in IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = tuple(_wide(each) for each in args)
         return func(*args, **options)
-
-
-@contextmanager
-def autocast(dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast to `dtype` by the rules of a CUDA device; None: float32."""
-    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None), CudaRules():
-        yield
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -14,7 +15,8 @@ from torch._subclasses.fake_tensor import (
 
 from cadenza.quantization.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
-from cadenza.recipe.memory import attention, cuda_rules
+from cadenza.recipe.memory import attention
+from cadenza.recipe.memory.cuda_rules import CudaRules
 from cadenza.recipe.memory.live import LiveBytes
 from cadenza.recipe.memory.selected import Selected
 from cadenza.recipe.memory.setting import Setting
@@ -58,24 +60,26 @@ def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -
 def _counted(model: Any, batch: Any, setting: Setting, live: LiveBytes) -> Step:
     with live:
         for _ in range(min(setting.steps, 2)):  # from the second on, all gradients are there before
-            outputs, loss = forward(model, batch, setting)
-            loss.backward()
-        del loss
+            held = forward(model, batch, setting)
+            held[1].backward()
         return Step(Counter(live.peak), Counter(live.now))
 
 
 def forward(model: Any, batch: Any, setting: Setting) -> tuple[Any, Tensor]:
     """The outputs, which Composer holds until the next batch, and the loss."""
-    with ExitStack() as stack:
-        if setting.cuda:
-            stack.enter_context(cuda_rules.autocast(setting.dtype))
-        elif setting.dtype is not None:
-            stack.enter_context(bfloat16())
+    with autocast(setting):
         if isinstance(batch, tuple):
             outputs = model(batch)
             return outputs, model.loss(outputs, batch)
         outputs = model(**batch)
         return outputs, outputs["loss"]
+
+
+def autocast(setting: Setting) -> AbstractContextManager:
+    """The precision of the forward pass."""
+    if setting.dtype is None:
+        return nullcontext()
+    return torch.autocast("cpu", setting.dtype) if setting.cuda else bfloat16()
 
 
 def is_padded(model: Any, recipe: Any) -> bool:
