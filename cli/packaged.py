@@ -12,6 +12,7 @@ SENTENCE_END = re.compile(r"\. (?=[A-Z])| +composer train")
 STUDIES = (
     "ablation",
     "glue",
+    "long_context_study",
     "ptq_sweep",
     "qat_pareto",
 )  # settings of studies, which have commands of their own

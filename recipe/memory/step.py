@@ -1,7 +1,7 @@
 """The bytes of a training step, counted on shapes: forward and backward of the micro-batches of a batch."""
 
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import (
 from cadenza.quantization.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
 from cadenza.recipe.memory import attention
-from cadenza.recipe.memory.cuda_rules import CudaRules
 from cadenza.recipe.memory.live import LiveBytes
 from cadenza.recipe.memory.selected import Selected
 from cadenza.recipe.memory.setting import Setting

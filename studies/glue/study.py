@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cadenza.recipe import run as recipe_run
-from cadenza.studies.checks import StudyError, plots
+from cadenza.studies.checks import plots
 from cadenza.studies.glue.plan import Plan
 from cadenza.studies.glue.recipes import PRETRAINED, Cell
 from cadenza.studies.glue.scores import scores

@@ -16,6 +16,7 @@ from cadenza.surgery import SurgeryError
 STUDIES = {
     "ablation.yaml",
     "glue.yaml",
+    "long_context_study.yaml",
     "ptq_sweep.yaml",
     "cpu_ptq.yaml",
     "qat_pareto.yaml",
