@@ -1,1 +1,1 @@
-"""Losses that need no memory beyond the logits."""
+"""Losses that need no memory beyond the logits, or not even the logits."""

@@ -4,6 +4,7 @@ import tempfile
 
 import ddp_worker
 import fsdp_worker
+import loss_worker
 import pytest
 import qat_worker
 import torch.multiprocessing as mp
@@ -44,3 +45,8 @@ def test_ranks_calibrate_to_the_mean_of_what_each_sees():
 @pytest.mark.slow
 def test_uneven_ranks_count_by_their_batches():
     assert failures_of(qat_worker.worker, ["uneven_batches", "uneven_layers", "uneven_states"]) == []
+
+
+@pytest.mark.slow
+def test_losses_without_logits_have_the_gradients_of_one_process():
+    assert failures_of(loss_worker.worker, ["ddp", "fsdp"]) == []
