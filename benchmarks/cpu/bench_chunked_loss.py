@@ -1,19 +1,20 @@
 """A training step with the loss in chunks: stock, one chunk, and the default chunk.
 
-`OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python benchmarks/cpu/bench_chunked_loss.py --rounds 5`. The models have
-one layer, so that the output layer and the loss are most of a step: a decoder of SmolLM2's shape (hidden 576,
-49,152 words) with every token labelled, and a masked LM of BERT's base width (30,522 words) with 30 %
-labelled.
+    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python benchmarks/cpu/bench_chunked_loss.py --rounds 5
+
+The models have one layer, so that the output layer and the loss are most of a step: a decoder of SmolLM2's
+shape (hidden 576, 49,152 words) with every token labelled, and a masked LM of BERT's base width (30,522
+words) with 30 % labelled.
 """
 
 import copy
 from typing import Any
 
 import torch
+from harness import Variant, Work, compare, parser, record, table
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, LlamaConfig
 
-from harness import Variant, Work, compare, parser, record, table
 from cadenza.algorithms import apply_chunked_loss
 
 LENGTH = 1024

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cadenza.losses.linear_cross_entropy import Chunked
+from cadenza.losses.chunk_pass import Chunked
 from cadenza.losses.masked_lm import IGNORED
 from cadenza.losses.row_losses import Terms
 from cadenza.losses.without_logits import metrics

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.losses.linear_cross_entropy import Chunked, RowScores, linear_cross_entropy
+from cadenza.losses.chunk_pass import Chunked
+from cadenza.losses.linear_cross_entropy import RowScores, linear_cross_entropy
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cadenza.losses.linear_cross_entropy import Chunked, linear_cross_entropy
+from cadenza.losses.chunk_pass import Chunked
+from cadenza.losses.linear_cross_entropy import linear_cross_entropy
 from cadenza.losses.row_losses import LogitMap, Terms
 
 ROWS, WIDTH, WORDS = 7, 8, 33
