@@ -154,7 +154,11 @@ TEXT_KEYS = "algorithms, data, loggers, model, name, optimizer, scheduler, seed,
         (["zzz: 1"], ["zzz=2"], f"command line: unknown key zzz; valid: {TEXT_KEYS}"),
         (["seed: 1", "train: 5", "name: a"], [], "b.yaml: train must be a mapping, not 5"),
         (["seed: 1", "algorithms: {glu: 5}"], [], "b.yaml: algorithms.glu must be a mapping, not 5"),
-        (["seed: 1", "train: {3: 1}"], [], "b.yaml: unknown key train.3; valid: autoresume, compile_layers,"),
+        (
+            ["seed: 1", "train: {3: 1}"],
+            [],
+            "b.yaml: unknown key train.3; valid: autoresume, clip_norm, compile_layers,",
+        ),
         (
             ["seed: 1", "algorithms: {zzzz: {}}", "name: a"],
             [],
