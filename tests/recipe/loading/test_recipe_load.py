@@ -157,7 +157,7 @@ TEXT_KEYS = "algorithms, data, loggers, model, name, optimizer, scheduler, seed,
         (
             ["seed: 1", "train: {3: 1}"],
             [],
-            "b.yaml: unknown key train.3; valid: autoresume, clip_norm, compile_layers,",
+            "b.yaml: unknown key train.3; valid: autoresume, clip_norm,",
         ),
         (
             ["seed: 1", "algorithms: {zzzz: {}}", "name: a"],
