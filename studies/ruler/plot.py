@@ -33,9 +33,8 @@ def _heat_maps(path: Path, scores: Scores) -> None:
     names = list(scores.models)
     size = (2.2 + 0.7 * len(scores.lengths)) * len(names), 1.5 + 0.35 * len(scores.tasks)
     figure, axes = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for each, model in zip(axes[0], names, strict=True):
-        image = _heat_map(each, scores, model)
-    figure.colorbar(image, ax=axes, label="points")
+    images = [_heat_map(each, scores, model) for each, model in zip(axes[0], names, strict=True)]
+    figure.colorbar(images[0], ax=axes, label="points")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
