@@ -7,9 +7,7 @@ from typing import Any
 import torch
 
 from cadenza.studies.checks import StudyError
-from cadenza.studies.long_context.text import Pairs, document
-
-PAIRS = 16  # in a document; as many are asked for
+from cadenza.studies.long_context.text import KEYS, Pairs, document
 
 
 def examples(tokenizer: Any, prose: Sequence[str], length: int, count: int) -> list[Pairs]:
@@ -23,13 +21,13 @@ def examples(tokenizer: Any, prose: Sequence[str], length: int, count: int) -> l
 
 def _fitted(tokenizer: Any, prose: Sequence[str], length: int, seed: str) -> Pairs:
     def made(filler: int) -> Pairs:
-        return document(random.Random(seed), prose, PAIRS, PAIRS, filler)
+        return document(random.Random(seed), prose, KEYS, KEYS, filler)
 
     def fits(filler: int) -> bool:
         return len(tokenizer(made(filler).text, add_special_tokens=False)["input_ids"]) < length
 
     if not fits(0):
-        raise StudyError(f"lengths: {PAIRS} pairs don't fit {length} tokens; ask for longer documents")
+        raise StudyError(f"lengths: {KEYS} pairs don't fit {length} tokens; ask for longer documents")
     low, high = 0, length  # a word is a token at least
     while high - low > 1:
         middle = (low + high) // 2

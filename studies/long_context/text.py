@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from cadenza.data import python_docs
 
-WORDS = 32  # for keys and for values: few, so that a small model learns to copy them within minutes
-MOST = 16  # pairs of a training document
+KEYS, VALUES = 8, 32  # few, so that a model of a million weights learns within minutes to look a key up
+ASKED = 3  # times that a training document asks for each of its pairs
 TOKENS_A_PAIR, TOKENS_A_WORD = 3, 1.8  # of a small vocabulary, roughly; training documents needn't be exact
 
 
@@ -24,18 +24,18 @@ class Pairs(NamedTuple):
     known: list[tuple[int, int]]
 
 
-def words() -> list[str]:
-    """The made-up words, always the same."""
+def words() -> tuple[list[str], list[str]]:
+    """The keys and the values, always the same; all are different."""
     rng, found = random.Random(0), dict[str, None]()
-    while len(found) < WORDS:
+    while len(found) < KEYS + VALUES:
         found["".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(2))] = None
-    return list(found)
+    return list(found)[:KEYS], list(found)[KEYS:]
 
 
 def document(rng: random.Random, prose: Sequence[str], pairs: int, asked: int, filler: int) -> Pairs:
     """A document of `pairs` pairs in `filler` words of `prose`, with `asked` of them once more."""
-    names = words()
-    table = {key: rng.choice(names) for key in rng.sample(names, pairs)}
+    keys, values = words()
+    table = {key: rng.choice(values) for key in rng.sample(keys, pairs)}
     start = rng.randrange(max(len(prose) - filler, 1))
     parts = []
     for index, (key, value) in enumerate(table.items()):
@@ -52,10 +52,10 @@ def document(rng: random.Random, prose: Sequence[str], pairs: int, asked: int, f
 def training_document(rng: random.Random, prose: Sequence[str], window: int) -> str:
     """A document of at most about `window` tokens: few pairs or many, every other time without prose."""
     tokens = _log_uniform(rng, 24, window)
-    pairs = _log_uniform(rng, 2, min(MOST, tokens // (3 * TOKENS_A_PAIR)))
-    room = tokens - TOKENS_A_PAIR * 3 * pairs
+    pairs = rng.randint(2, max(2, min(KEYS, tokens // (TOKENS_A_PAIR * (1 + ASKED)))))
+    room = tokens - TOKENS_A_PAIR * (1 + ASKED) * pairs
     filler = round(room / TOKENS_A_WORD) if rng.random() < 0.5 else 0
-    return document(rng, prose, pairs, 2 * pairs, filler).text
+    return document(rng, prose, pairs, ASKED * pairs, max(filler, 0)).text
 
 
 def _log_uniform(rng: random.Random, low: int, high: int) -> int:

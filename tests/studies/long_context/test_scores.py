@@ -92,13 +92,13 @@ def test_recall_counts_the_values_that_can_be_known():
 
 
 def test_examples_are_as_long_as_the_length_allows():
-    tokenizer = tokenizer_of(" ".join(PROSE), document(random.Random(0), PROSE, 16, 16, 0).text)
+    tokenizer = tokenizer_of(" ".join(PROSE), document(random.Random(0), PROSE, 8, 8, 0).text)
     for length in (128, 200):
         for pairs in recall.examples(tokenizer, PROSE * 10, length, 3):
             tokens = 1 + len(tokenizer(pairs.text, add_special_tokens=False)["input_ids"])
             assert length - 1 <= tokens <= length
-    with pytest.raises(StudyError, match="lengths: 16 pairs don't fit 64 tokens"):
-        recall.examples(tokenizer, PROSE, 64, 1)
+    with pytest.raises(StudyError, match="lengths: 8 pairs don't fit 32 tokens"):
+        recall.examples(tokenizer, PROSE, 32, 1)
 
 
 def cell(row, seed, losses, known):
