@@ -71,7 +71,7 @@ THETAS = {32768: 1e6, 65536: 5e6, 131072: 1e7}  # of the paper's table 1
 LONG = {"anchor_llama2_7b_64k", "anchor_llama2_7b_128k", "anchor_llama3_8b_128k", "anchor_mistral_7b_128k"}
 
 
-@pytest.mark.parametrize("name", sorted({*LONG, "anchor_qwen3_8b_128k", "long_context"}))
+@pytest.mark.parametrize("name", sorted({*LONG, "anchor_qwen3_8b_128k", "long_context", "drop_rope"}))
 def test_a_long_recipe_is_the_papers(name):
     recipe = load([str(ROOT / f"yamls/{name}.yaml")], [])
     assert recipe.train.max_duration == "2000ba"
