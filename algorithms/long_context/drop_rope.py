@@ -9,7 +9,7 @@ from torch import nn
 from cadenza.attention.modules import is_attention, is_cross_attention
 from cadenza.attention.plan import claim
 from cadenza.attention.proof.claims import mixes_by_attention
-from cadenza.attention.proof.positions import forgets_positions, ignores_position_ids
+from cadenza.attention.proof.positions import forgets_positions, looks_nothing_up
 from cadenza.attention.rotary.tables import is_rotary
 from cadenza.attention.rotary.unrotated import NoRotation, WithoutRotation
 from cadenza.attention.technique import AttentionSurgery
@@ -51,7 +51,7 @@ class DropRope(AttentionSurgery):
         "`softmax_scale`, which none of its recipes sets.",
         Range("(0, 1000]"),
     )
-    claims = (mixes_by_attention, ignores_position_ids, forgets_positions)
+    claims = (mixes_by_attention, looks_nothing_up, forgets_positions)
 
     def survey(self, model: nn.Module) -> bool:
         """Whether anything in `model` rotates."""
