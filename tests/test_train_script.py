@@ -13,6 +13,7 @@ import cadenza.recipe
 from cadenza.data import DataError
 from cadenza.models import ModelError
 from cadenza.recipe import RecipeError, TrainingError, run
+from cadenza.recipe.memory import shown
 from cadenza.surgery import CheckpointError, SurgeryError
 
 
@@ -37,6 +38,8 @@ def asked(monkeypatch):
     monkeypatch.setattr(
         run, "dry_run", lambda recipe: seen.append(f"dry run of {recipe}") or (["one", "two"], counts)
     )
+    monkeypatch.setattr(shown, "show_memory", lambda *asked: print("memory of", *asked))
+    monkeypatch.setattr(shown, "refuse_too_large", lambda found: None)
     return seen
 
 
@@ -67,7 +70,9 @@ def test_a_dry_run_trains_nothing(at, main, asked, capsys):
     arguments.insert(at, "--dry-run")
     assert main(arguments) == 0
     assert asked == [(["x.yaml"], ["a=1"]), "dry run of recipe"]
-    said = "all of recipe\none\ntwo\nparameters: 1,234,567 stock, 89 after surgery\n"
+    said = (
+        "all of recipe\nmemory of recipe None None\none\ntwo\nparameters: 1,234,567 stock, 89 after surgery\n"
+    )
     assert capsys.readouterr().out == said
 
 

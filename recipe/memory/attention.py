@@ -30,7 +30,7 @@ def without_masks(names: Iterable[str]) -> Iterator[None]:
 
 def implementations(model: Any) -> set[str]:
     """The names of the attention implementations that the modules of `model` call."""
-    configs = (getattr(module, "config", None) for module in model.modules())
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     return {config._attn_implementation for config in configs if hasattr(config, "_attn_implementation")}
 
 

@@ -22,6 +22,7 @@ from cadenza.recipe.memory.step import Step, checkpointed, step
 from cadenza.recipe.memory.techniques import operated, uncounted
 
 STATE, STEPPING, BUCKETS = "optimizer state", "optimizer's step", "gradient buckets"
+Moments = tuple[dict[str, Counter[str]], str | None]  # and why the step isn't known
 BACKWARD, STEP = "forward and backward", "the optimizer's step"
 
 
@@ -51,13 +52,13 @@ def estimate(setting: Setting) -> Estimate:
     model = operated(meta_model(setting.recipe), build.algorithms(setting.recipe.algorithms))
     checkpointed(model, setting)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    moments = _sharded(model, setting, sharding) if sharding else _whole(model, setting)
+    moments, unknown = _sharded(model, setting, sharding) if sharding else _whole(model, setting)
     when, parts = max(moments.items(), key=lambda moment: sum(moment[1].values()))
     held = {name: size for name, size in parts.items() if size}
-    return Estimate(setting, held, when, weights, _notes(setting, parts))
+    return Estimate(setting, held, when, weights, _notes(setting, unknown))
 
 
-def _whole(model: nn.Module, setting: Setting) -> dict[str, Counter[str]]:
+def _whole(model: nn.Module, setting: Setting) -> Moments:
     """The moments of a device that holds the whole model."""
     section, sizes = setting.recipe.optimizer, _sizes(model, lambda p: p.nbytes)
     found = step(model, setting)
@@ -66,10 +67,11 @@ def _whole(model: nn.Module, setting: Setting) -> dict[str, Counter[str]]:
     if setting.devices > 1:
         always[BUCKETS] = sum(sizes)
     stepping = Counter({GRADIENTS: sum(sizes), STEPPING: optimizer.step_bytes(section, sizes, setting.cuda)})
-    return _moments(always, found, stepping, known=(ACTIVATIONS, LOGITS, COPIES, GRADIENTS))
+    known = (ACTIVATIONS, LOGITS, COPIES, GRADIENTS)
+    return _moments(always, found, stepping, known), found.unknown
 
 
-def _sharded(model: nn.Module, setting: Setting, sharding: Sharding) -> dict[str, Counter[str]]:
+def _sharded(model: nn.Module, setting: Setting, sharding: Sharding) -> Moments:
     """The moments under FSDP."""
     section, sizes = setting.recipe.optimizer, _sizes(model, sharding.shard)
     weights = sum(sharding.shard(p) for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
@@ -81,18 +83,16 @@ def _sharded(model: nn.Module, setting: Setting, sharding: Sharding) -> dict[str
     stepping = Counter({STEPPING: optimizer.step_bytes(section, sizes, setting.cuda)})
     moments = _moments(always, found, stepping, known=parts)
     moments[BACKWARD] += Counter({GATHERED: gathered, IN_FLIGHT: flying["backward"]})
-    held = Counter(found.after) if found else Counter()
     end = Counter({GATHERED: gathered, IN_FLIGHT: flying["end"]})
-    moments["the end of backward"] = always + end + _only(held, parts)
-    return moments
+    moments["the end of backward"] = always + end + _only(found.after, parts)
+    return moments, found.unknown
 
 
 def _moments(
-    always: Counter[str], found: Step | None, stepping: Counter[str], known: tuple[str, ...]
+    always: Counter[str], found: Step, stepping: Counter[str], known: tuple[str, ...]
 ) -> dict[str, Counter[str]]:
-    peak, after = (found.peak, found.after) if found else (Counter(), Counter())
-    left = _only(after, (ACTIVATIONS, LOGITS))
-    return {BACKWARD: always + _only(peak, known), STEP: always + stepping + left}
+    left = _only(found.after, (ACTIVATIONS, LOGITS))
+    return {BACKWARD: always + _only(found.peak, known), STEP: always + stepping + left}
 
 
 def _only(parts: Counter[str], names: tuple[str, ...]) -> Counter[str]:
@@ -104,12 +104,8 @@ def _sizes(model: nn.Module, size: Callable[[Any], int]) -> list[int]:
     return [size(parameter) for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _notes(setting: Setting, parts: Counter[str]) -> list[str]:
-    notes = []
-    if not parts[ACTIVATIONS]:
-        notes.append(
-            "activations and logits not estimated: the model's shapes depend on the values of a batch"
-        )
+def _notes(setting: Setting, unknown: str | None) -> list[str]:
+    notes = [f"activations and logits not estimated, and not in the total ({unknown})"] if unknown else []
     if names := uncounted(setting.recipe):
         notes.append(f"not counted: what {', '.join(names)} may hold, such as a copy of the weights")
     if setting.precision == "amp_fp8":

@@ -52,7 +52,8 @@ def _text_model(recipe: Any) -> nn.Module:
         fields = {**label_fields(_labels(recipe)), "pad_token_id": 0, **fields}
     if section.pretrained is None:
         size = {"vocab_size": _vocabulary(recipe), "pad_token_id": 0}
-        return built(auto, section.model_type, None, {**size, **fields}, section.attention, None)
+        model = built(auto, section.model_type, None, {**size, **fields}, section.attention, None)
+        return _with_adapters(model, section)
     config = stock_config(section.pretrained, fields)
     model = auto.from_config(config, attn_implementation=section.attention).to(config.dtype)
     if recipe.tokenizer.new_tokens is not None:
@@ -85,7 +86,7 @@ def _vocabulary(recipe: Any) -> int:
 
 def on_shapes(model: nn.Module) -> nn.Module:
     """Give `model` fake tensors of a CPU in place; within a `FakeTensorMode`. Ties stay."""
-    held = [group for module in model.modules() for group in (module._parameters, module._buffers)]
+    held: list[Any] = [x for module in model.modules() for x in (module._parameters, module._buffers)]
     stock = {id(tensor): tensor for group in held for tensor in group.values() if tensor is not None}
     fakes = {key: _fake(tensor) for key, tensor in stock.items()}
     for group in held:

@@ -87,7 +87,7 @@ def sharding_of(setting: Setting) -> Sharding | None:
 
 def units(model: nn.Module) -> tuple[list[Tensor], list[list[Tensor]]]:
     """The root's parameters, and those of each layer."""
-    layers = [list(module.parameters()) for module in model.modules() if is_layer(module)]
+    layers: list[list[Tensor]] = [list(module.parameters()) for module in model.modules() if is_layer(module)]
     inner = {id(parameter) for layer in layers for parameter in layer}
     return [p for p in model.parameters() if id(p) not in inner], layers
 

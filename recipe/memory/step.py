@@ -7,11 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cadenza.quantization.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
@@ -22,8 +18,6 @@ from cadenza.recipe.memory.setting import Setting
 from cadenza.recipe.memory.shapes import batch_of, on_shapes, vocabulary_of
 from cadenza.recipe.memory.techniques import by_document, names_of
 
-NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
-
 
 @dataclass
 class Step:
@@ -31,10 +25,11 @@ class Step:
 
     peak: Counter[str]
     after: Counter[str]
+    unknown: str | None = None  # why neither is known
 
 
-def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -> Step | None:
-    """A step of the operated `model`, which is on the meta device; None if it depends on values.
+def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -> Step:
+    """A step of the operated `model`, which is on the meta device; `unknown` if shapes alone don't do.
 
     Args:
         counted: the parts whose sum has the peak; None: all.
@@ -50,8 +45,8 @@ def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -
         live = LiveBytes(on_shapes(model), vocabulary_of(model), counted)
         try:
             return _counted(model, batch_of(setting, is_padded(model, recipe)), setting, live)
-        except NEEDS_VALUES:
-            return None
+        except Exception as error:  # any code of a model may need values, and the table says so
+            return Step(Counter(), Counter(), f"{type(error).__name__}: {str(error).splitlines()[0]}")
         finally:
             live.close()
 

@@ -34,6 +34,15 @@ def test_each_command_has_help(name, capsys):
         (["train", "mosaicbret"], "a packaged recipe; did you mean 'mosaicbert'?"),
         (["train", "yamls/nowhere/../mosaicbert"], "'yamls/nowhere/../mosaicbert' is neither a .yaml file"),
         (["train", "-n", "0", "mosaicbert"], "error: train: -n is 0; it must be the number of devices"),
+        (["train", "-n", "0", "mosaicbert", "--dry-run"], "error: train: -n is 0; it must be the number"),
+        (
+            ["train", "mosaicbert", "--dry-run", "--device-memory", "-80"],
+            "error: train: --device-memory is -80; it must be the GiB of a device, above zero",
+        ),
+        (
+            ["train", "mosaicbert", "--device-memory", "80"],
+            "error: train: --device-memory is 80; it is compared by --dry-run alone",
+        ),
         (["init", "bertt"], "error: no packaged recipe is called 'bertt'; did you mean 'bert'?"),
         (["keys", "trian"], "error: keys: there is no section 'trian'; did you mean 'train'?"),
         (

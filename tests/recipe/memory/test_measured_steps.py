@@ -21,6 +21,19 @@ CASES = {
     "decoder, a long window": (DECODER % (LLAMA, "true"), 2048, 1, 1),
     "decoder, micro-batches": (DECODER % (LLAMA, "false"), 128, 8, 2),
     "encoder": ("{model_type: bert, config: %s}" % (SIZE % "max_position_embeddings: 128"), 64, 4, 4),
+    "encoder, labelled tokens alone": (
+        "{model_type: bert, config: %s}\nalgorithms: {sparse_prediction: {}}"
+        % (SIZE % "max_position_embeddings: 128"),
+        64,
+        4,
+        4,
+    ),
+    "decoder, adapters": (
+        DECODER[:-1] % (LLAMA, "true") + ", pretrained: null, lora: {r: 4}}",
+        128,
+        4,
+        4,
+    ),
 }
 RECIPE = """
 model: {}
