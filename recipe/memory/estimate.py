@@ -79,7 +79,7 @@ def _sharded(model: nn.Module, setting: Setting, sharding: Sharding) -> Moments:
     gathered = sharding.gathered(model)
     flying = {"backward": sharding.in_flight(model), "end": sharding.at_the_end(model)}
     parts = (ACTIVATIONS, LOGITS, COPIES)
-    found = step(model.to(sharding.param), setting, parts)
+    found = step(sharding.computing(model), setting, parts)
     stepping = Counter({STEPPING: optimizer.step_bytes(section, sizes, setting.cuda)})
     moments = _moments(always, found, stepping, known=parts)
     moments[BACKWARD] += Counter({GATHERED: gathered, IN_FLIGHT: flying["backward"]})

@@ -55,7 +55,7 @@ def _text_model(recipe: Any) -> nn.Module:
         model = built(auto, section.model_type, None, {**size, **fields}, section.attention, None)
         return _with_adapters(model, section)
     config = stock_config(section.pretrained, fields)
-    model = auto.from_config(config, attn_implementation=section.attention).to(config.dtype)
+    model = auto.from_config(config, attn_implementation=section.attention, dtype=config.dtype)
     if recipe.tokenizer.new_tokens is not None:
         rows = model.get_input_embeddings().weight.shape[0] + len(listed(recipe.tokenizer.new_tokens))
         model.resize_token_embeddings(rows, mean_resizing=False)

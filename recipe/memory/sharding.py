@@ -40,6 +40,12 @@ class Sharding:
         """Bytes of whole parameters in `dtype`."""
         return sum(p.numel() * (dtype.itemsize if dtype else p.element_size()) for p in parameters)
 
+    def computing(self, model: nn.Module) -> nn.Module:
+        """`model` with its parameters in the dtype that they are computed with, in place."""
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(self.param)
+        return model
+
     def gathered(self, model: nn.Module) -> int:
         """Bytes of the whole weights that a device holds at once."""
         root, layers = units(model)

@@ -41,6 +41,7 @@ def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -
         FakeTensorMode(allow_non_fake_inputs=True),
         unmasked(model, recipe),
         Selected(labelled_share(recipe)),
+        CudaRules() if setting.cuda else nullcontext(),  # in backward too, for what is computed again
     ):
         live = LiveBytes(on_shapes(model), vocabulary_of(model), counted)
         try:
