@@ -45,7 +45,8 @@ def with_recorded(recipe: Any) -> Any:
     """`recipe` with the techniques of `model.pretrained` in its `algorithms`; as it is, if there are none.
 
     Raises:
-        RecipeError: the recipe has one of them with other options, or can't have it.
+        RecipeError: the model isn't a stock one, and the recipe has one of them with other options; or the
+            recipe can't have one.
         ModelError: one that this version doesn't have.
     """
     if not isinstance(recipe, TextRecipe) or recipe.model.pretrained is None:
@@ -55,8 +56,9 @@ def with_recorded(recipe: Any) -> Any:
         found.pop(OF_MASKED_LM, None)
     if "drop_rope" in recipe.algorithms and found.pop("bf16_safe_rope", None) is not None:
         show("model.pretrained: bf16_safe_rope is left out, because drop_rope leaves nothing to rotate")
-    for name in found.keys() & recipe.algorithms.keys():
-        _refuse_other_options(name, found[name], recipe)
+    if not all(getattr(REGISTRY[name], "keeps_outputs", False) for name in found):  # else it loads as stock
+        for name in found.keys() & recipe.algorithms.keys():
+            _refuse_other_options(name, found[name], recipe)
     if "vocab_padding" in found:  # new words may make its vocabulary a multiple
         found["vocab_padding"]["strict"] = False
     missing = {name: options for name, options in found.items() if name not in recipe.algorithms}

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cadenza.quantization.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
 from cadenza.recipe.memory import attention
+from cadenza.recipe.memory.cuda_rules import CudaRules
 from cadenza.recipe.memory.live import LiveBytes
 from cadenza.recipe.memory.selected import Selected
 from cadenza.recipe.memory.setting import Setting

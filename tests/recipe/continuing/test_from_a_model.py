@@ -7,7 +7,7 @@ import torch
 from families import build
 from transformers import AutoTokenizer
 
-from cadenza.algorithms import apply_alibi, apply_glu, apply_vocab_padding
+from cadenza.algorithms import apply_alibi, apply_flash_attention, apply_glu, apply_vocab_padding
 from cadenza.data import train_wordpiece
 from cadenza.models import ModelError, export, load, save
 from cadenza.models.pretrained import recorded
@@ -59,6 +59,19 @@ def test_the_same_options_may_be_listed_and_others_not(recipe, tmp_path):
         RecipeError, match=r"^command line: algorithms.glu is .*swiglu.* was changed by it with"
     ):
         run.dry_run(recipe(*pairs, "algorithms.glu.variant=swiglu"))
+
+
+def test_techniques_of_a_stock_model_may_get_other_options(recipe, tmp_path):
+    model = build("bert", vocab_size=300)
+    apply_flash_attention(model, "sdpa")
+    tokenizer = train_wordpiece(["number is more than and so on"] * 3, 300)
+    save(model, tmp_path / "model", tokenizer)
+    pairs = f"model.pretrained={tmp_path / 'model'}", f"tokenizer.name={tmp_path / 'model'}"
+    assert with_recorded(recipe(*pairs)).algorithms["flash_attention"] == {"kernel": "sdpa"}
+    found = with_recorded(recipe(*pairs, "algorithms.flash_attention={kernel: auto}"))
+    assert found.algorithms["flash_attention"] == {"kernel": "auto"}
+    reports, _ = run.dry_run(recipe(*pairs, "algorithms.flash_attention={kernel: auto}"))
+    assert any("kernel='auto'" in report.surgery and report.changes for report in reports)
 
 
 def test_stock_models_and_names_without_a_model_record_nothing(recipe, tmp_path):
