@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python benchmarks/cpu/bench_chunked_loss.py --rounds 5
 
-The models have one layer, so that the output layer and the loss are most of a step: a decoder of SmolLM2's
-shape (hidden 576, 49,152 words) with every token labelled, and a masked LM of BERT's base width (30,522
-words) with 30 % labelled.
+The models are a decoder of SmolLM2's shape (hidden 576, 49,152 words) with every token labelled, and a masked
+LM of BERT's base width (30,522 words) with 30 % labelled. They have one layer, so that the output layer and
+the loss are most of a step, or none: the output layer and the loss alone, beside the embeddings.
 """
 
 import copy
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,30 +22,30 @@ LENGTH = 1024
 ONE = 10**6  # rows in a chunk: all of them
 
 
-def decoder() -> nn.Module:
-    """One layer of SmolLM2's shape."""
+def decoder(layers: int) -> nn.Module:
+    """SmolLM2's shape."""
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
     config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=1, **heads
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, **heads
     )
     return AutoModelForCausalLM.from_config(config)
 
 
-def encoder() -> nn.Module:
-    """One layer of BERT's base width, without dropout."""
+def encoder(layers: int) -> nn.Module:
+    """BERT's base width, without dropout."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return AutoModelForMaskedLM.from_config(
-        BertConfig(num_hidden_layers=1, max_position_embeddings=LENGTH, **still)
+        BertConfig(num_hidden_layers=layers, max_position_embeddings=LENGTH, **still)
     )
 
 
 CASES = {"SmolLM2": (decoder, 1.0), "BERT base": (encoder, 0.3)}
 
 
-def variants(make: Any, labelled: float, tokens: int) -> list[Variant]:
+def variants(make: Any, labelled: float, tokens: int, layers: int) -> list[Variant]:
     """Stock, and the loss in one chunk and in chunks of the default size, after a check of equal losses."""
     torch.manual_seed(0)
-    model = make().train()
+    model = make(layers).train()
     ids = torch.randint(5, 30000, (max(1, tokens // LENGTH), LENGTH))
     labels = ids.where(torch.rand(ids.shape) < labelled, -100)
     words = model.get_output_embeddings().weight
@@ -75,14 +76,14 @@ def step_of(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
 def main() -> None:
     arguments = parser(__doc__, rounds=5)
     arguments.add_argument("--tokens", type=int, nargs="+", default=[4096, 16384])
+    arguments.add_argument("--layers", type=int, nargs="+", default=[0, 1])
     arguments.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     options = arguments.parse_args()
-    for name in options.cases:
-        for tokens in options.tokens:
-            case = f"{name}, {tokens:,} tokens"
-            rows = compare("chunked_loss", case, variants(*CASES[name], tokens), options.rounds)
-            print(table(rows))
-            record(rows, "chunked_loss")
+    for name, layers, tokens in product(options.cases, options.layers, options.tokens):
+        case = f"{name}, {layers} layers, {tokens:,} tokens"
+        rows = compare("chunked_loss", case, variants(*CASES[name], tokens, layers), options.rounds)
+        print(table(rows), flush=True)
+        record(rows, "chunked_loss")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a recipe's sections build: techniques, optimizers, schedules, loggers, each option in its place."""
 
+import json
 import math
 import warnings
 from dataclasses import fields
@@ -45,7 +46,7 @@ def test_an_option_of_a_technique_arrives_alone(name, key, value):
 
 def _loaded(name, options):
     windows = ["model.objective=causal_lm"] if name == "anchor_attention" else []
-    return load([], [*windows, f"algorithms.{name}={options}"]).algorithms
+    return load([], [*windows, f"algorithms.{name}={json.dumps(options)}"]).algorithms
 
 
 def test_techniques_come_in_canonical_order():
