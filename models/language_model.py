@@ -107,7 +107,8 @@ def _build(
 ) -> HuggingFaceModel:
     causal = auto is AutoModelForCausalLM
     ids = ("bos_token_id", "eos_token_id", "pad_token_id") if causal else ("pad_token_id",)
-    model = built(auto, model_type, pretrained, config or {}, attention, tokenizer, ids)
+    frozen = {"dtype": "auto"} if pretrained is not None and lora else {}  # beside adapters in float32
+    model = built(auto, model_type, pretrained, {**frozen, **(config or {})}, attention, tokenizer, ids)
     if pretrained is not None and new_words:
         add_words(model, new_words, words(tokenizer))
     refuse_larger(tokenizer, model)

@@ -194,3 +194,22 @@ def test_a_causal_model_loads_what_it_was(tmp_path):
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids).logits
         assert torch.equal(ours(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "lora", "dtype"),
+    [
+        ({}, None, torch.float32),  # a step of AdamW is smaller than bfloat16 resolves
+        ({"dtype": "bfloat16"}, None, torch.bfloat16),
+        ({"dtype": "auto"}, None, torch.bfloat16),
+        ({}, {"r": 2}, torch.bfloat16),  # they aren't trained
+        ({"dtype": "float32"}, {"r": 2}, torch.float32),
+    ],
+)
+def test_weights_that_are_trained_are_float32_unless_told(fields, lora, dtype, tmp_path):
+    build("llama").bfloat16().save_pretrained(tmp_path)
+    made = causal_lm(pretrained=str(tmp_path), config=fields, lora=lora)
+    trained = {p.dtype for p in made.parameters() if p.requires_grad}
+    base = {p.dtype for name, p in made.named_parameters() if ".lora_" not in name}
+    assert base == {dtype}
+    assert trained == ({torch.float32} if lora else {dtype})
