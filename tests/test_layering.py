@@ -17,7 +17,7 @@ MAY = {
     "algorithms": {"attention", "losses", "options", "quantization", "surgery"},
     "data": {"attention", "options"},  # two constants of attention: how document_ids are numbered
     "models": {"algorithms", "attention", "data", "options", "surgery"},
-    "recipe": {"algorithms", "data", "models", "options", "quantization", "surgery"},
+    "recipe": {"algorithms", "data", "losses", "models", "options", "quantization", "surgery"},
     "cli": {"attention", "data", "models", "recipe"},
     "studies": {
         *("algorithms", "attention", "data", "models", "options", "quantization", "recipe", "surgery"),

@@ -4,13 +4,16 @@ The shapes are those of a CPU, whose operations differ in three ways: autocast o
 in float32, dropout keeps its mask in bytes, and attention with dropout needs no matrix of weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from cadenza.losses.cross_entropy import CHUNK
 
 # The part of autocast's list of float32 operations on CUDA that models of text and images call.
 IN_FLOAT32: set[Callable] = {
@@ -35,6 +38,18 @@ class CudaRules(TorchFunctionMode):
         elif func in IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = tuple(_wide(each) for each in args)
         return func(*args, **options)
+
+
+@contextmanager
+def of_cuda() -> Iterator[None]:
+    """The rules of a CUDA device, with chunks of cross-entropies as large as there."""
+    small = CHUNK["cpu"]
+    CHUNK["cpu"] = CHUNK["cuda"]
+    try:
+        with CudaRules():
+            yield
+    finally:
+        CHUNK["cpu"] = small
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

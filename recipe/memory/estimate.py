@@ -49,7 +49,8 @@ def estimate(setting: Setting) -> Estimate:
         RecipeError, ModelError, SurgeryError: as a run of the recipe would raise.
     """
     sharding = sharding_of(setting)
-    model = operated(meta_model(setting.recipe), build.algorithms(setting.recipe.algorithms))
+    algorithms = build.algorithms(setting.recipe.algorithms)
+    model = operated(meta_model(setting.recipe), algorithms, setting.cuda)
     checkpointed(model, setting)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     moments, unknown = _sharded(model, setting, sharding) if sharding else _whole(model, setting)

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cadenza.quantization.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
 from cadenza.recipe.memory import attention
-from cadenza.recipe.memory.cuda_rules import CudaRules
+from cadenza.recipe.memory.cuda_rules import of_cuda
 from cadenza.recipe.memory.live import LiveBytes
 from cadenza.recipe.memory.selected import Selected
 from cadenza.recipe.memory.setting import Setting
@@ -42,7 +42,7 @@ def step(model: Any, setting: Setting, counted: tuple[str, ...] | None = None) -
         FakeTensorMode(allow_non_fake_inputs=True),
         unmasked(model, recipe),
         Selected(labelled_share(recipe)),
-        CudaRules() if setting.cuda else nullcontext(),  # in backward too, for what is computed again
+        of_cuda() if setting.cuda else nullcontext(),  # in backward too, for what is computed again
     ):
         live = LiveBytes(on_shapes(model), vocabulary_of(model), counted)
         try:

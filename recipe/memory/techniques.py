@@ -11,6 +11,9 @@ from cadenza.surgery import Surgery
 # They change how attention is computed, and no parameter: the kind of attention stands for them.
 BY_DOCUMENT = ("anchor_attention", "flash_attention", "sequence_packing", "unpadding")
 OF_KERNELS = (*BY_DOCUMENT, "bf16_safe_rope", "sliding_window")
+ROWS_ON_CUDA = (
+    4096  # of a chunk of `chunked_loss` on a CUDA device, by default; a tensor on shapes is on a CPU
+)
 HOLD_NOTHING = ("gradient_clipping", "label_smoothing", "masking_schedule", "seq_length_warmup")
 
 
@@ -29,8 +32,11 @@ def uncounted(recipe: Any) -> list[str]:
     return [name for name in names_of(recipe) if name not in REGISTRY and name not in HOLD_NOTHING]
 
 
-def operated(model: nn.Module, algorithms: Sequence[Any]) -> nn.Module:
+def operated(model: nn.Module, algorithms: Sequence[Any], cuda: bool) -> nn.Module:
     """Apply those of `algorithms` that change parameters or what is kept for backward.
+
+    Args:
+        cuda: whether the model is for a CUDA device, for which `chunked_loss` has larger chunks.
 
     Raises:
         SurgeryError: one of them doesn't fit the model.
@@ -40,5 +46,7 @@ def operated(model: nn.Module, algorithms: Sequence[Any]) -> nn.Module:
         if isinstance(algorithm, Surgery) and not isinstance(algorithm, kernels):
             if hasattr(algorithm, "prove"):
                 algorithm.prove = False  # a proof calls the model, which has no weights
+            if cuda and getattr(algorithm, "rows", 0) is None:
+                algorithm.rows = ROWS_ON_CUDA
             algorithm.operate(model)
     return model
