@@ -4,6 +4,7 @@ import pytest
 
 from cadenza.recipe import RecipeError, load
 from cadenza.recipe.memory import Setting, estimate, lines
+from cadenza.recipe.memory.table import GIB
 
 RECIPE = """
 model:
@@ -107,4 +108,5 @@ def test_a_model_that_reads_values_has_a_table_without_activations(table, monkey
 def test_the_sum_is_compared_with_a_device(table):
     found = table()
     assert "  doesn't fit: a device has 0.0 GiB, 0.0 too few" in lines(found, 1e-4)
+    assert lines(found, found.total / GIB / 0.95)[-2].startswith("  may not fit: 0.0 of 0.0 GiB are left")
     assert "  fits: 80.0 of 80.0 GiB are left for what isn't counted" in lines(found, 80)
