@@ -22,19 +22,26 @@ def built(
     """The model of transformers' class `auto`.
 
     Args:
-        fields: of the config; they replace what `tokenizer` and the pretrained model say. Pretrained weights
-            are float32 without a `dtype` among them, whatever the folder's config says: steps of training
-            are smaller than bfloat16 resolves. "auto" is what the config says.
+        fields: of the config; they replace what `tokenizer` and the pretrained model say.
         ids: the special ids that a new model takes from the tokenizer.
 
     Raises:
         ModelError: unknown model type or field, missing folder, unreachable Hub.
     """
     if pretrained is not None:
-        return pretrained_model(auto, pretrained, {"dtype": "float32", **fields}, attention)
+        return pretrained_model(auto, pretrained, {"dtype": dtype_of(fields), **fields}, attention)
     own = {} if tokenizer is None else {name: getattr(tokenizer, name, None) for name in ids}
     size = {} if tokenizer is None else {"vocab_size": words(tokenizer)}
     return _from_config(auto, model_type, {**size, **own, **fields}, attention)
+
+
+def dtype_of(fields: dict[str, Any], adapters: Any = None) -> str:
+    """The dtype of pretrained weights, for `fields` of the config; "auto": the one that the config names.
+
+    Weights that are trained are float32 unless the fields say otherwise, since steps are smaller than
+    bfloat16 resolves. Those beside adapters aren't trained.
+    """
+    return fields.get("dtype") or ("auto" if adapters else "float32")
 
 
 def words(tokenizer: Any) -> int:

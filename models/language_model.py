@@ -8,7 +8,7 @@ from composer.models import HuggingFaceModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from cadenza.models.built import built, fitting_tokenizer, refuse_larger, words
+from cadenza.models.built import built, dtype_of, fitting_tokenizer, refuse_larger, words
 from cadenza.models.lora import lora_config
 from cadenza.models.pretrained import add_words
 
@@ -107,8 +107,10 @@ def _build(
 ) -> HuggingFaceModel:
     causal = auto is AutoModelForCausalLM
     ids = ("bos_token_id", "eos_token_id", "pad_token_id") if causal else ("pad_token_id",)
-    frozen = {"dtype": "auto"} if pretrained is not None and lora else {}  # beside adapters in float32
-    model = built(auto, model_type, pretrained, {**frozen, **(config or {})}, attention, tokenizer, ids)
+    fields = dict(config or {})
+    if pretrained is not None:
+        fields["dtype"] = dtype_of(fields, lora)
+    model = built(auto, model_type, pretrained, fields, attention, tokenizer, ids)
     if pretrained is not None and new_words:
         add_words(model, new_words, words(tokenizer))
     refuse_larger(tokenizer, model)

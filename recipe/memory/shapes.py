@@ -17,7 +17,7 @@ from cadenza.data.images.loader import channels, classes
 from cadenza.data.text.new_words.listed import listed
 from cadenza.data.text.vocabulary import TRAINERS
 from cadenza.models import resnet
-from cadenza.models.built import built, words
+from cadenza.models.built import built, dtype_of, words
 from cadenza.models.lora import lora_config
 from cadenza.models.pretrained.config import stock_config
 from cadenza.models.text_classifier import label_fields
@@ -54,8 +54,12 @@ def _text_model(recipe: Any) -> nn.Module:
         size = {"vocab_size": _vocabulary(recipe), "pad_token_id": 0}
         model = built(auto, section.model_type, None, {**size, **fields}, section.attention, None)
         return _with_adapters(model, section)
-    config = stock_config(section.pretrained, fields)
-    model = auto.from_config(config, attn_implementation=section.attention, dtype=config.dtype)
+    dtype = dtype_of(fields, getattr(section, "lora", None))
+    config = stock_config(
+        section.pretrained, {name: each for name, each in fields.items() if name != "dtype"}
+    )
+    stored = config.dtype if dtype == "auto" else getattr(torch, str(dtype).removeprefix("torch."))
+    model = auto.from_config(config, attn_implementation=section.attention, dtype=stored)
     if recipe.tokenizer.new_tokens is not None:
         rows = model.get_input_embeddings().weight.shape[0] + len(listed(recipe.tokenizer.new_tokens))
         model.resize_token_embeddings(rows, mean_resizing=False)
