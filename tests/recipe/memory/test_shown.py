@@ -44,14 +44,14 @@ def folder(tmp_path):
 
 
 def test_a_folder_with_a_config_alone_is_enough(recipe, folder, capsys):
-    """Weights have the dtype that transformers loads them in, and the buffers of the rotation float32."""
+    """Weights are float32 though the config says bfloat16, and so are the buffers of the rotation."""
     found = shown.show_memory(recipe(f"model.pretrained={folder}"), 8, 80.0)
-    assert found.parts["weights"] == 2 * PARAMETERS + 2 * 4 * 4
+    assert found.parts["weights"] == 4 * PARAMETERS + 2 * 4 * 4
     out = capsys.readouterr().out
     assert out.startswith("memory of each of 8 CUDA devices, amp_bf16, micro-batches of 1 row of 64 tokens:")
     assert "of 80.0 GiB are left for what isn't counted" in out
-    wide = shown.show_memory(recipe(f"model.pretrained={folder}", "model.config.dtype=float32"), 1, 80.0)
-    assert wide.parts["weights"] == 4 * PARAMETERS + 2 * 4 * 4
+    half = shown.show_memory(recipe(f"model.pretrained={folder}", "model.config.dtype=bfloat16"), 1, 80.0)
+    assert half.parts["weights"] == 2 * PARAMETERS + 2 * 4 * 4
 
 
 def test_without_the_hub_a_name_is_an_error_of_one_line(recipe):
