@@ -9,9 +9,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+import torch.utils.data
 from paths import ROOT
 
 torch.set_num_threads(1)
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = (
+    0.2  # 5 s is what each worker of a dropped loader is waited for
+)
 if not torch.cuda.is_available():
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else composer's import starts a pool of compilers
 
