@@ -68,15 +68,14 @@ def read(host: Any, layer: Any) -> Reading:
 
 
 def _read(host: Any, layer: Any) -> Reading:
-    draw = Draw(host)
-    ids, labels = draw.tokens(2, 7), draw.tokens(2, 7)
-    labels[0, :2] = labels[1, -1] = IGNORED
     device = layer.weight.device
     real = torch.device("cpu") if device.type == "meta" else device
-    numbers = (SIZE * draw.weights(2, 7, words_of(layer))).to(real).requires_grad_()
-    found = _stock(host, layer, ids.to(device), labels.to(real), numbers)
+    with torch.device("cpu"):  # while transformers loads a model, the default device is meta
+        ids, labels, numbers = _drawn(host, layer)
+    labels, numbers = labels.to(real), numbers.to(real).requires_grad_()
+    found = _stock(host, layer, ids.to(device), labels, numbers)
     for reading in _readings(host.config.get_text_config()):
-        expected = _with_gradient(reading.loss(numbers, labels.to(real)), numbers)
+        expected = _with_gradient(reading.loss(numbers, labels), numbers)
         if all(_same(*pair) for pair in zip(found, expected, strict=True)):
             return reading
     raise SurgeryError(
@@ -85,11 +84,22 @@ def _read(host: Any, layer: Any) -> Reading:
     )
 
 
+def _drawn(host: Any, layer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids and labels (2, 7), and numbers (2, 7, words) of the output layer."""
+    draw = Draw(host)
+    ids, labels = draw.tokens(2, 7), draw.tokens(2, 7)
+    labels[0, :2] = labels[1, -1] = IGNORED
+    return ids, labels, SIZE * draw.weights(2, 7, words_of(layer))
+
+
 def _stock(host: Any, layer: Any, ids: Tensor, labels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the stock code without losses of routers, and its gradient in `numbers`."""
-    job = Numbers(numbers)
+    job, forward = Numbers(numbers), stock_class(host).forward
+    tokens: dict[str, Any] = {"input_ids": ids}
+    if ids.is_meta:  # some models look for padding among ids
+        tokens = {"inputs_embeds": host.get_input_embeddings()(ids)}
     with working(layer, job):
-        output = stock_class(host).forward(host, input_ids=ids, labels=labels, return_dict=True)
+        output = forward(host, **tokens, labels=labels, return_dict=True)
     loss = output.get("loss")
     if job.calls != 1 or loss is None:
         what = f"calls its output layer {job.calls} times" if job.calls != 1 else "returns no loss"
