@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+CANT_TELL = "can't tell"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class Interval:
     def tells(self) -> bool:
         """Whether the sign of the mean is known: the interval doesn't hold 0."""
         return self.low > 0 or self.high < 0
+
+    def signed(self, style: str, scale: float = 1) -> str:
+        """The numbers times `scale` with their signs, each in `style`, and whether the sign is known."""
+        mean, low, high = (format(scale * value, f"+{style}") for value in (self.mean, self.low, self.high))
+        if math.isnan(self.low):
+            return f"{mean} (one seed: {CANT_TELL})"
+        return f"{mean} ({low} to {high})" + ("" if self.tells else f": {CANT_TELL}")
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -3,18 +3,17 @@
 from cadenza.studies.ablation.results import Comparison, Results
 from cadenza.studies.intervals import Interval, interval
 
-CANT_TELL = "can't tell"
 WORDS = {"steps": "at equal steps", "time": "at equal time"}
 
 
 def loss(found: Interval | None) -> str:
     """A difference of losses."""
-    return _signed(found, 1, ".3f")
+    return "" if found is None else found.signed(".3f")
 
 
 def points(found: Interval | None) -> str:
     """A difference of accuracies, in points of a percent."""
-    return _signed(found, 100, ".1f")
+    return "" if found is None else found.signed(".1f", 100)
 
 
 def ratio(found: Interval) -> str:
@@ -54,12 +53,3 @@ def share(found: Interval) -> str:
     """A share of a time, with its interval if there is one."""
     known = found.low == found.low  # not NaN
     return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})" if known else f"{found.mean:.2f}"
-
-
-def _signed(found: Interval | None, scale: float, style: str) -> str:
-    if found is None:
-        return ""
-    mean, low, high = (format(scale * value, f"+{style}") for value in (found.mean, found.low, found.high))
-    if found.low != found.low:
-        return f"{mean} (one seed: {CANT_TELL})"
-    return f"{mean} ({low} to {high})" + ("" if found.tells else f": {CANT_TELL}")

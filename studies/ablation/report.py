@@ -10,7 +10,7 @@ from cadenza.studies.ablation import findings, plot
 from cadenza.studies.ablation.plan import BUDGETS
 from cadenza.studies.ablation.results import Comparison, Results
 from cadenza.studies.ablation.settings import Ablation
-from cadenza.studies.intervals import Interval, interval
+from cadenza.studies.intervals import CANT_TELL, Interval, interval
 
 NAME = "ablation"
 
@@ -36,7 +36,7 @@ def about(cfg: Ablation, results: Results) -> str:
         f"{len(results.steps)} rows, {len(cfg.seeds)} seeds. Equal steps are {steps:,}; equal time is "
         f"{cfg.minutes:g} min of training, which {cfg.baseline} takes for them. Losses are in nats, on the "
         "same evaluation text, masked alike. Differences are paired by seed and followed by their 95 % "
-        f'interval; "{findings.CANT_TELL}" says that it holds 0.'
+        f'interval; "{CANT_TELL}" says that it holds 0.'
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cadenza.options import Range, Text, check, option
 from cadenza.recipe.errors import nearest
-from cadenza.studies.running.given import given
+from cadenza.studies.running.given import RecipePart, given
 
 SEEDS = Range("[0, 4294967295]", whole=True)
 COUNT = Range("[1, 2147483647]", whole=True)
@@ -17,14 +17,6 @@ class Row:
     recipe: list[str] | None = option(None, "Files in place of the study's.", Text())
     overrides: list[str] = option([], "key=value pairs after the study's.", Text())
     against: list[str] = option([], "The rows that it is compared with.", Text())
-
-
-@dataclass
-class Finetune:
-    """A recipe of labelled text."""
-
-    recipe: list[str] = option([], "The files of the recipe.", Text())
-    overrides: list[str] = option([], "The recipe's key=value pairs.", Text())
 
 
 @dataclass
@@ -67,9 +59,9 @@ class Ablation:
         return given(Row, f"rows.{name}", self.rows[name])
 
     @property
-    def tuning(self) -> Finetune:
+    def tuning(self) -> RecipePart:
         """The fine-tuning, of settings that have one."""
-        return given(Finetune, "finetune", self.finetune)
+        return given(RecipePart, "finetune", self.finetune)
 
     @staticmethod
     def _check_names(key: str, names: list[str], others: set[str]) -> None:

@@ -9,7 +9,7 @@ from cadenza.studies.ablation.settings import Ablation
 from cadenza.studies.ablation.speeds import Speeds
 from cadenza.studies.checks import intervals, plots
 from cadenza.studies.report import Row
-from cadenza.studies.running import cells
+from cadenza.studies.running.missing import rows_of
 from cadenza.studies.running.side_by_side import Job, run_jobs, slots
 from cadenza.studies.running.slots import THREADS
 from cadenza.studies.running.source import Source
@@ -47,16 +47,12 @@ def measured_speeds(cfg: Ablation, rows: dict[str, Source]) -> Speeds:
 
 def trained(cfg: Ablation, every: list[Cell]) -> list[Row]:
     """The rows of all cells, those of earlier runs among them."""
-    path = Path(cfg.out) / FILE
+
+    def job(each: Cell, _: object) -> Job:
+        return Job(each.name, cell.measured, (each,), log=each.folder / "log.txt")
+
     wanted = {(each.row, each.settings): each for each in every}
-    done = {_key(row) for row in cells.done(path)}
-    todo = [each for key, each in wanted.items() if key not in done]
-    if len(todo) < len(wanted):
-        print(f"{len(wanted) - len(todo)} of {len(wanted)} cells are done")
-    jobs = [Job(each.name, cell.measured, (each,), log=each.folder / "log.txt") for each in todo]
-    for _, row in run_jobs(jobs, slots(cfg.processes)):
-        cells.append(path, row)
-    return [row for row in cells.done(path) if _key(row) in wanted]
+    return [*rows_of(Path(cfg.out) / FILE, wanted, _key, job, cfg.processes).values()]
 
 
 def _key(row: Row) -> tuple[str, str]:

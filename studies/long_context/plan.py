@@ -13,7 +13,7 @@ from cadenza.studies.running.cells import fingerprint
 from cadenza.studies.running.source import QUIET, Source, digest
 
 SCORED = ("lengths", "documents", "examples")  # what scores depend on
-SHOWN = 20_000  # training documents with keys and values in a file
+DOCUMENTS = 20_000  # with keys and values, to train on
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,12 @@ def _with_key_values(cfg: LongContext, source: Source) -> Source:
     if recipe.data.mixture:
         right = "write key_values=0, or data.source"
         raise StudyError(f"{source.where}: data.mixture is set by key_values; {right}")
-    path = text.write(Path(cfg.out).absolute(), recipe.data.max_seq_len, SHOWN)
+    path = text.write(Path(cfg.out).absolute(), recipe.data.max_seq_len, DOCUMENTS)
     parts = [(recipe.data.source, 1 - cfg.key_values), (str(path), cfg.key_values)]
-    mixture = ", ".join(f"{{source: {_spelled(name)}, weight: {share:g}}}" for name, share in parts)
+    mixture = ", ".join(f"{{source: {json.dumps(name)}, weight: {share:g}}}" for name, share in parts)
     return Source(
         source.where, source.files, (*source.pairs, "data.source=python_docs", f"data.mixture=[{mixture}]")
     )
-
-
-def _spelled(name: str | list[str]) -> str:
-    return json.dumps(name)
 
 
 def cells(cfg: LongContext) -> list[Cell]:

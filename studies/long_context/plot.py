@@ -40,6 +40,7 @@ def _losses(axes: Any, results: Results, name: str, length: int, style: dict[str
     curves = [cell["losses"] for (row, _), cell in results.cells.items() if row == name]
     parts = len(curves[0])
     places = [length * (index + 0.5) / parts for index in range(parts)]
+    # The first part, of little context, is so much higher that nothing else could be read.
     axes.plot(places[1:], [fmean(each) for each in zip(*curves, strict=True)][1:], label=name, **style)
 
 

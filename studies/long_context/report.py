@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cadenza.recipe import record
 from cadenza.studies import report
-from cadenza.studies.intervals import Interval
+from cadenza.studies.intervals import CANT_TELL
 from cadenza.studies.long_context import plot
 from cadenza.studies.long_context.results import Measure, Results, measures
 from cadenza.studies.long_context.settings import LongContext
 
-NAME, CANT_TELL = "long_context", "can't tell"
+NAME = "long_context"
 
 
 def write(cfg: LongContext, results: Results, window: int) -> None:
@@ -54,13 +54,6 @@ def differences(cfg: LongContext, results: Results, shown: dict[str, Measure]) -
     body = []
     for name in cfg.rows:
         for other in cfg.row(name).against:
-            found = (results.difference(name, other, measure) for measure in shown.values())
-            body.append([f"{name} - {other}", *map(_signed, found)])
+            found = (results.difference(name, other, measure).signed(".3f") for measure in shown.values())
+            body.append([f"{name} - {other}", *found])
     return report.table(["difference", *shown], body)
-
-
-def _signed(found: Interval) -> str:
-    if found.low != found.low:  # NaN
-        return f"{found.mean:+.3f} (one seed: {CANT_TELL})"
-    told = "" if found.tells else f": {CANT_TELL}"
-    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}){told}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cadenza.options import Range, Text, check, option
 from cadenza.recipe.errors import nearest
-from cadenza.studies.running.given import given
+from cadenza.studies.running.given import RecipePart, given
 
 SEEDS = Range("[0, 4294967295]", whole=True)
 COUNT = Range("[1, 2147483647]", whole=True)
@@ -17,14 +17,6 @@ class Row:
 
     overrides: list[str] = option([], "key=value pairs after those of `long`.", Text())
     against: list[str] = option([], "The rows that it is compared with.", Text())
-
-
-@dataclass
-class Part:
-    """The recipe of a part of the study."""
-
-    recipe: list[str] = option([], "Its files.", Text())
-    overrides: list[str] = option([], "key=value pairs after them.", Text())
 
 
 @dataclass
@@ -65,9 +57,9 @@ class LongContext:
         for name in self.rows:
             self._check_row(name)
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> RecipePart:
         """The recipe of the runs on `short` or on `long` windows."""
-        return given(Part, name, getattr(self, name))
+        return given(RecipePart, name, getattr(self, name))
 
     def row(self, name: str) -> Row:
         """The row of this name."""

@@ -1,9 +1,18 @@
-"""A part of a study's settings that YAML gives as a mapping."""
+"""Parts of a study's settings that YAML gives as mappings."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
+from cadenza.options import Text, option
 from cadenza.recipe.errors import nearest
+
+
+@dataclass
+class RecipePart:
+    """The recipe of a part of a study."""
+
+    recipe: list[str] = option([], "Its files.", Text())
+    overrides: list[str] = option([], "key=value pairs after them.", Text())
 
 
 def given(cls: Any, key: str, values: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from cadenza.studies.ablation import __main__, cell, speed, study
 from cadenza.studies.checks import StudyError
+from cadenza.studies.running import missing
 
 RECIPE = """
 name: tiny
@@ -75,7 +76,8 @@ def stand_ins(monkeypatch):
     made = StandIns()
     monkeypatch.setattr(speed, "measure", made.measure)
     monkeypatch.setattr(cell, "measured", made.train)
-    monkeypatch.setattr(study, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
+    for module in (study, missing):
+        monkeypatch.setattr(module, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
     return made
 
 
@@ -174,7 +176,8 @@ def unpickled(jobs, slots):
 @pytest.mark.slow
 def test_played_for_real(tmp_path, monkeypatch):
     """Two rows and two seeds, pretrained and fine-tuned; in this process, by what another one would get."""
-    monkeypatch.setattr(study, "run_jobs", unpickled)
+    for module in (study, missing):
+        monkeypatch.setattr(module, "run_jobs", unpickled)
     (tmp_path / "tuned.yaml").write_text(FINETUNE)
     labelled = [f"the {a} sees the {b},{'early' if a < 'e' else 'late'}" for a in "abcdefgh" for b in "ijkl"]
     (tmp_path / "labelled.csv").write_text("text,label\n" + "\n".join(labelled) + "\n")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cadenza.studies.checks import StudyError
-from cadenza.studies.long_context import __main__, cell, plan, study, text
+from cadenza.studies.long_context import __main__, cell, plan, text
 from cadenza.studies.long_context.settings import LongContext
+from cadenza.studies.running import missing
 
 OUT = Path("runs/studies/long_context")
 SHORT = """
@@ -47,7 +48,7 @@ examples: 2
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan, "SHOWN", 200)
+    monkeypatch.setattr(plan, "DOCUMENTS", 200)
     rows = [json.dumps({"text": f"{a} sees {b} run. " * 40}) for a in "abcdefgh" for b in "ijkl"]
     (tmp_path / "text.jsonl").write_text("\n".join(rows) + "\n")
     for name, content in (("short", SHORT), ("long", LONG), ("study", SETTINGS)):
@@ -77,7 +78,7 @@ def stand_ins(monkeypatch):
         stop_at, cells = None, trained
 
     monkeypatch.setattr(cell, "measured", measured)
-    monkeypatch.setattr(study, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
+    monkeypatch.setattr(missing, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
     return stand_in
 
 
@@ -167,7 +168,7 @@ def test_what_can_not_run_is_refused_before_anything_is_trained(stand_ins, capsy
 
 @pytest.mark.slow
 def test_the_study_for_real(monkeypatch, capsys):
-    monkeypatch.setattr(study, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
+    monkeypatch.setattr(missing, "run_jobs", lambda jobs, _: ((j, j.call(*j.arguments)) for j in jobs))
     pairs = ["seeds=[17]", "ruler={tasks: [key_value], lengths: [256], examples: 1}"]
     assert __main__.main(["study.yaml", *pairs]) == 0, capsys.readouterr()
     rows = list(csv.DictReader((OUT / "long_context.csv").read_text().splitlines()))
