@@ -12,10 +12,10 @@ from cadenza.losses.masked_lm import loss_name
 from cadenza.losses.without_logits.arguments import check_loss, refuse_own_selection
 from cadenza.losses.without_logits.host import ChunkedLayer, MetricsWithoutLogits, WithoutLogits
 from cadenza.losses.without_logits.metrics import refuse_unknown
+from cadenza.losses.without_logits.output_layer import output_layer_of
 from cadenza.losses.without_logits.reading import read
 from cadenza.options import Range, option
 from cadenza.surgery.engine import Site, Surgery
-from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
 from cadenza.surgery.parameters import set_attributes
 from cadenza.surgery.report import Report
@@ -59,7 +59,7 @@ class ChunkedLoss(Surgery):
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
-        if module is site.host and (layer := _output_layer(module)) is not None:
+        if module is site.host and (layer := output_layer_of(module, "chunked_loss")) is not None:
             refuse_own_selection(module)
             yield mix(layer, ChunkedLayer)
             reading = read(module, layer)
@@ -98,25 +98,4 @@ def apply_chunked_loss(
 
 def _has_head(module: nn.Module) -> bool:
     models = (m for m in module.modules() if isinstance(m, PreTrainedModel))
-    return any(_output_layer(model) is not None for model in models)
-
-
-def _output_layer(host: Any) -> nn.Linear | None:
-    """The layer that makes logits; None if there is none.
-
-    Raises:
-        SurgeryError: it is no plain `nn.Linear`.
-    """
-    layer = host.get_output_embeddings()
-    if layer is None:
-        return None
-    if host.config.is_encoder_decoder:
-        raise SurgeryError(
-            f"{stock_class(host).__name__} is an encoder-decoder, which chunked_loss doesn't know"
-        )
-    if stock_class(layer) is not nn.Linear:
-        raise SurgeryError(
-            f"{stock_class(host).__name__}: the output layer is {type(layer).__name__}; chunked_loss needs a "
-            "plain nn.Linear, without adapters, parametrizations or quantized weights"
-        )
-    return layer
+    return any(output_layer_of(model, "chunked_loss") is not None for model in models)

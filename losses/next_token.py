@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from cadenza.losses.masked_lm import IGNORED, loss_name
 from cadenza.losses.without_logits.arguments import REFUSED
-from cadenza.losses.without_logits.output_layer import LossLayer
+from cadenza.losses.without_logits.output_layer import LossLayer, output_layer_of
 from cadenza.losses.without_logits.reading import read
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Stage, mix, stock_class
@@ -30,13 +30,8 @@ def prove_next_token(host: Any) -> None:
         SurgeryError: it is another loss, the output layer is no plain `nn.Linear`, or the model is an
             encoder-decoder.
     """
-    layer, name = host.get_output_embeddings(), stock_class(host).__name__
-    if host.config.is_encoder_decoder:
-        raise SurgeryError(f"{name} is an encoder-decoder; exposure_weighting is for causal LMs")
-    if stock_class(layer) is not nn.Linear:
-        raise SurgeryError(
-            f"{name}: the output layer is {type(layer).__name__}; exposure_weighting needs a plain nn.Linear"
-        )
+    layer, name = output_layer_of(host, "exposure_weighting"), stock_class(host).__name__
+    assert layer is not None  # the technique looks for models with one
     check_loss(host)
     undo = None if isinstance(layer, LossLayer) else mix(layer, ReadLayer)
     try:

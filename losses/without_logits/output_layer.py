@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cadenza.losses.chunk_pass import Chunked
 from cadenza.losses.linear_cross_entropy import RowScores, linear_cross_entropy
 from cadenza.surgery.errors import SurgeryError
-from cadenza.surgery.retype import Mixin
+from cadenza.surgery.retype import Mixin, stock_class
 
 
 class LossLayer(Mixin):
@@ -24,6 +24,25 @@ class LossLayer(Mixin):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) if self.job is None else self.job(self, input)
+
+
+def output_layer_of(host: Any, technique: str) -> nn.Linear | None:
+    """The layer that makes the logits of `host`; None if there is none.
+
+    Raises:
+        SurgeryError: it is no plain `nn.Linear`, or `host` is an encoder-decoder.
+    """
+    layer, name = host.get_output_embeddings(), stock_class(host).__name__
+    if layer is None:
+        return None
+    if host.config.is_encoder_decoder:
+        raise SurgeryError(f"{name} is an encoder-decoder, which {technique} doesn't know")
+    if stock_class(layer) is not nn.Linear:
+        raise SurgeryError(
+            f"{name}: the output layer is {type(layer).__name__}; {technique} needs a plain nn.Linear, "
+            "without adapters, parametrizations or quantized weights"
+        )
+    return layer
 
 
 @contextmanager
