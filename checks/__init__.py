@@ -1,6 +1,6 @@
 """Checks that any Hugging Face model or trainer can be put through, with surgery or without."""
 
-from cadenza.algorithms.bf16_safe_rope import check_rope
+from cadenza.algorithms.long_context.bf16_safe_rope import check_rope
 from cadenza.checks.documents import check_documents
 from cadenza.checks.findings import CheckFailed, Finding, NotCheckable, Passed
 from cadenza.checks.padding import check_padding
