@@ -1,18 +1,17 @@
 """Every option of the section `data` of a recipe for text, by what it changes in its loaders."""
 
 import json
-import sys
 import zlib
 from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
-from words import Words, asked  # noqa: F401
+from streams_of_recipes import HUB, SHARDS, data
+from words import Words
 
 from cadenza.data import DataError
 from cadenza.data.text.config import TextConfig
 from cadenza.recipe import load
-from cadenza.recipe.run import task_of
 
 TEXTS = [f"number{n} " + "word " * n for n in range(40)]  # of n + 1 words
 FOUND = "data.source={}/a.jsonl", "data.max_seq_len=16", "data.eval_fraction=0.3", "train.global_batch_size=4"
@@ -30,13 +29,6 @@ class OneOrMore(Words):
         if isinstance(texts, str):
             return {"input_ids": super().__call__([texts])["input_ids"][0]}
         return super().__call__(texts)
-
-
-def data(recipe, tokenizer):
-    """Of training and of evaluation, in the words of this tokenizer."""
-    task = task_of(recipe)
-    vars(task)["tokenizer"] = tokenizer
-    return task.data()
 
 
 @pytest.fixture
@@ -235,68 +227,6 @@ def test_boundary_loss(found):
         assert spec.labels == tokens(texts)
     for texts, spec in zip((TRAIN, HELD), found(objective, "data.boundary_loss=false"), strict=True):
         assert spec.labels == tokens(texts) - spec.within
-
-
-HUB = {
-    "source": ("data.source=other/set", [("other/set", None, "train"), ("other/set", None, "validation")]),
-    "subset": ("data.subset=de", [("some/set", "de", "train"), ("some/set", "de", "validation")]),
-    "split": ("data.split=most", [("some/set", None, "most"), ("some/set", None, "validation")]),
-    "eval_split": ("data.eval_split=rest", [("some/set", None, "train"), ("some/set", None, "rest")]),
-    "shuffle_buffer": (
-        "data.shuffle_buffer=7",
-        [("some/set", None, "train"), ("some/set", None, "validation")],
-    ),
-}
-
-
-@pytest.mark.parametrize("option", HUB)
-@pytest.mark.parametrize("objective", ["masked_lm", "causal_lm"])
-def test_an_option_of_hub_sets(option, objective, asked, monkeypatch):  # noqa: F811
-    import datasets
-
-    shuffled, shuffle = [], datasets.IterableDataset.shuffle
-
-    def noted(self, seed, buffer_size):
-        shuffled.append((seed, buffer_size))
-        return shuffle(self, seed=seed, buffer_size=buffer_size)
-
-    monkeypatch.setattr(datasets.IterableDataset, "shuffle", noted)
-    pair, expected = HUB[option]
-    pairs = ["data.source=some/set", f"model.objective={objective}", "seed=5", pair]
-    data(load([], pairs), Words())
-    assert asked == [(*each, True) for each in expected]
-    assert shuffled == [(5, 7 if option == "shuffle_buffer" else 10000)]
-
-
-def test_a_hub_set_is_downloaded(asked, tmp_path, monkeypatch):  # noqa: F811
-    """With `stream: false`; its token ids are kept in `cache_dir`."""
-    monkeypatch.setenv("CADENZA_CACHE", str(tmp_path / "elsewhere"))
-    kept = f"data.cache_dir={tmp_path / 'kept'}"
-    pairs = ["data.source=some/set", "data.stream=false", kept, "train.global_batch_size=4"]
-    train, evaluation = data(load([], pairs), Words())
-    assert asked == [("some/set", None, "train", False), ("some/set", None, "validation", False)]
-    assert (len(train.dataloader.dataset), len(evaluation.dataloader.dataset)) == (40, 40)
-    assert len([*(tmp_path / "kept/prepared").glob("*/train-00000.arrow")]) == 1, "of the same rows"
-    assert not (tmp_path / "elsewhere").exists()
-    few = data(load([], [*pairs, "data.eval_documents=3"]), Words())[1]
-    assert len(few.dataloader.dataset) == 3
-
-
-SHARDS = {
-    "remote": ("data.remote=s3://a", {"remote": "s3://a", "local": "b"}),
-    "local": ("data.local=c", {"remote": None, "local": "c"}),
-}
-
-
-@pytest.mark.parametrize("option", SHARDS)
-def test_an_option_of_shards(option, monkeypatch):
-    opened = []
-    streaming = SimpleNamespace(StreamingDataset=lambda **options: opened.append(options) or [])
-    monkeypatch.setitem(sys.modules, "streaming", streaming)
-    pair, expected = SHARDS[option]
-    data(load([], ["data.source=mds", "data.local=b", "data.split=most", pair]), Words())
-    found = [{key: options[key] for key in ("remote", "local", "split")} for options in opened]
-    assert found == [{**expected, "split": split} for split in ("most", "validation")]
 
 
 def test_no_option_of_data_is_missing_here():
