@@ -4,7 +4,7 @@ from cadenza.recipe.memory.estimate import Estimate
 from cadenza.recipe.memory.setting import Setting
 from cadenza.recipe.schema import ImageRecipe
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 SAFE = 0.9  # of a device: what isn't counted often takes a tenth
 MARGIN = {
     True: "CUDA's context and libraries (about 1 GiB), workspaces of kernels, buffers of collectives, and "
@@ -21,8 +21,9 @@ def lines(found: Estimate, available: float | None = None) -> list[str]:
     """
     parts = {f"  {name}": size for name, size in found.parts.items()}
     width = max(len(name) for name in parts)
-    rows = [f"{name:<{width}} {size / GIB:>9.3f} GiB" for name, size in parts.items()]
-    total = f"{'  total':<{width}} {found.total / GIB:>9.3f} GiB, at {found.when}"
+    unit, unit_name = (MIB, "MiB") if found.total < GIB else (GIB, "GiB")
+    rows = [f"{name:<{width}} {size / unit:>9.3f} {unit_name}" for name, size in parts.items()]
+    total = f"{'  total':<{width}} {found.total / unit:>9.3f} {unit_name}, at {found.when}"
     fits = [] if available is None else [_fits(found.total / GIB, available)]
     uncounted = f"  not counted: {MARGIN[found.setting.cuda]}"
     return [title(found.setting), *rows, total, *fits, uncounted, *(f"  {note}" for note in found.notes)]

@@ -110,3 +110,19 @@ def test_the_sum_is_compared_with_a_device(table):
     assert "  doesn't fit: a device has 0.0 GiB, 0.0 too few" in lines(found, 1e-4)
     assert lines(found, found.total / GIB / 0.95)[-2].startswith("  may not fit: 0.0 of 0.0 GiB are left")
     assert "  fits: 80.0 of 80.0 GiB are left for what isn't counted" in lines(found, 80)
+
+
+def test_a_small_sum_is_said_in_mib(table):
+    found = table()
+    (total,) = (line for line in lines(found) if line.startswith("  total"))
+    assert f"{found.total / 2**20:.3f} MiB, at {found.when}" in total
+    found.parts["weights"] += GIB
+    (total,) = (line for line in lines(found) if line.startswith("  total"))
+    assert f"{found.total / GIB:.3f} GiB, at" in total
+
+
+def test_a_loss_in_chunks_holds_no_logits_of_all_rows(table):
+    """Stock code holds those of 64 tokens and 600 words several times, the chunks those of 4 tokens."""
+    stock, chunked = (table(*pairs).parts["logits"] for pairs in ((), ("algorithms.chunked_loss={rows: 4}",)))
+    assert stock >= 64 * 600 * 4
+    assert chunked < 64 * 600
