@@ -11,7 +11,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import LlamaConfig, LlamaForSequenceClassification
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from cadenza.algorithms import apply_bf16_safe_rope, bf16_safe_rope
+from cadenza.algorithms import apply_bf16_safe_rope
+from cadenza.algorithms.long_context import bf16_safe_rope
 from cadenza.surgery import SurgeryError
 
 IDS = batch("llama", padding=None)["input_ids"]
