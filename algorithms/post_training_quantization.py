@@ -12,8 +12,8 @@ from torch import nn
 from cadenza.options import Choice, option
 from cadenza.quantization.eligible import globs, ineligible, refuse_unmatched, untie, wanted
 from cadenza.quantization.experts import expert_weights
-from cadenza.quantization.formats import FORMATS, packed, require_library
-from cadenza.quantization.quantized_linear import Quantized, dequantize
+from cadenza.quantization.stored.formats import FORMATS, packed, require_library
+from cadenza.quantization.stored.quantized_linear import Quantized, dequantize
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers

@@ -11,14 +11,19 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 
 from cadenza.options import Choice, Range, Times, option
-from cadenza.quantization.averages import BUFFERS, new_averages
-from cadenza.quantization.calibration import calibrating, measured, quantized_inputs, set_activation_bounds
 from cadenza.quantization.eligible import ineligible
 from cadenza.quantization.experts import expert_weights, other_layers
-from cadenza.quantization.fake_quantized import FakeQuantized
-from cadenza.quantization.integers import check_converted, convert, load_converted
-from cadenza.quantization.nonnegative import nonnegative_inputs
-from cadenza.quantization.ranks import average_over_ranks
+from cadenza.quantization.signs.nonnegative import nonnegative_inputs
+from cadenza.quantization.training.averages import BUFFERS, new_averages
+from cadenza.quantization.training.calibration import (
+    calibrating,
+    measured,
+    quantized_inputs,
+    set_activation_bounds,
+)
+from cadenza.quantization.training.fake_quantized import FakeQuantized
+from cadenza.quantization.training.integers import check_converted, convert, load_converted
+from cadenza.quantization.training.ranks import average_over_ranks
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers

@@ -11,7 +11,7 @@ from harness import CUDA, DEVICE, Missed, Variant, Work, compare, parser, record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cadenza.algorithms import apply_post_training_quantization
-from cadenza.quantization.formats import FORMATS
+from cadenza.quantization.stored.formats import FORMATS
 
 SMOLLM2 = {
     **{"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},

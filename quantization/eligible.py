@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery.engine import Site, sites
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.ledger import ledger

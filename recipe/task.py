@@ -11,7 +11,7 @@ from composer.utils import dist
 from safetensors.torch import save_file
 
 from cadenza.algorithms import convert
-from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.recipe import build
 from cadenza.recipe.schema import Run
 

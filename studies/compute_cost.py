@@ -25,7 +25,7 @@ from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import ModelError
 from cadenza.models.resnet import DEPTHS, resnet
 from cadenza.options import Range
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.studies.checks import Parser, count, guarded, number
 from cadenza.surgery.retype import stock_class
 

@@ -24,7 +24,7 @@ from cadenza.algorithms import apply_post_training_quantization
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.finite import Finite
 from cadenza.options import Choice, Range, Text, check, option
-from cadenza.quantization.formats import FORMATS, require_library
+from cadenza.quantization.stored.formats import FORMATS, require_library
 from cadenza.studies import ptq_findings, ptq_metrics, report
 from cadenza.studies.checks import StudyError, causal, plots
 from cadenza.studies.running import cells

@@ -24,7 +24,7 @@ from cadenza.algorithms import (
 )
 from cadenza.data import build_image_dataspec
 from cadenza.options import Range, Text, check, option
-from cadenza.quantization.calibration import calibrating
+from cadenza.quantization.training.calibration import calibrating
 from cadenza.recipe import load
 from cadenza.recipe import run as recipe_run
 from cadenza.recipe import trainer as recipe_trainer

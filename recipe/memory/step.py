@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cadenza.quantization.formats import make_code_values
+from cadenza.quantization.stored.formats import make_code_values
 from cadenza.recipe.cpu.autocast import bfloat16
 from cadenza.recipe.memory import attention
 from cadenza.recipe.memory.cuda_rules import of_cuda

@@ -9,8 +9,8 @@ from torch import nn
 
 from cadenza.algorithms import apply_glu, apply_post_training_quantization, apply_vocab_padding
 from cadenza.models import load, save
-from cadenza.quantization.formats import FORMATS
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.formats import FORMATS
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import Conflict, NoEffect, OrderError, SurgeryError
 
 every_format = pytest.mark.parametrize("name", FORMATS)

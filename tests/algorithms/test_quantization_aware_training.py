@@ -17,8 +17,14 @@ from cadenza.algorithms import (
     set_activation_bounds,
 )
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
-from cadenza.quantization.averages import weight
-from cadenza.quantization.fake_quantize import EPSILON, quantize, quantize_weight, scale_of, weight_scale
+from cadenza.quantization.training.averages import weight
+from cadenza.quantization.training.fake_quantize import (
+    EPSILON,
+    quantize,
+    quantize_weight,
+    scale_of,
+    weight_scale,
+)
 from cadenza.surgery import NoEffect, SurgeryError
 
 layers = pytest.mark.parametrize("kind", LAYERS)

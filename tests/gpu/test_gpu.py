@@ -20,8 +20,8 @@ from cadenza.algorithms import (
     apply_quantization_aware_training,
     set_activation_bounds,
 )
-from cadenza.quantization.fake_quantize import EPSILON, quantize, quantize_weight, scale_of
-from cadenza.quantization.formats import BLOCK, FORMATS, FourBit
+from cadenza.quantization.stored.formats import BLOCK, FORMATS, FourBit
+from cadenza.quantization.training.fake_quantize import EPSILON, quantize, quantize_weight, scale_of
 
 halves = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 formats = pytest.mark.parametrize("name", FORMATS)

@@ -24,7 +24,7 @@ from cadenza.algorithms import (
     apply_vocab_padding,
 )
 from cadenza.models import ModelError, composer_model, load, save
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import SurgeryError, history
 
 pytestmark = pytest.mark.slow

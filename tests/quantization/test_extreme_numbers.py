@@ -7,7 +7,7 @@ from few_bits import matrix
 from torch import nn
 
 from cadenza.algorithms import apply_post_training_quantization
-from cadenza.quantization.formats import FORMATS
+from cadenza.quantization.stored.formats import FORMATS
 from cadenza.surgery import SurgeryError
 
 # The largest error of a row of normal numbers: half a step of int8, the widest gaps of 4 bits.

@@ -7,7 +7,7 @@ from few_bits import trained
 from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
-from cadenza.quantization.integers import check_converted, convert, load_converted, unpack
+from cadenza.quantization.training.integers import check_converted, convert, load_converted, unpack
 from cadenza.surgery import CheckpointError, SurgeryError
 
 

@@ -17,7 +17,7 @@ from cadenza.algorithms import (
 from cadenza.models import ModelError, has_adapters
 from cadenza.models.language_model import composer_model
 from cadenza.models.lora import lora_config
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import SurgeryError
 
 LORA = {"r": 4, "init_lora_weights": False}

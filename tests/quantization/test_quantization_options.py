@@ -10,7 +10,7 @@ from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
-from cadenza.quantization.fake_quantize import EPSILON, quantize_weight
+from cadenza.quantization.training.fake_quantize import EPSILON, quantize_weight
 from cadenza.surgery import NoEffect, SurgeryError
 
 DEFAULTS = (

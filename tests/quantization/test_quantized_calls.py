@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from few_bits import layer, matrix
 from torch.utils.checkpoint import checkpoint
 
-from cadenza.quantization.formats import FORMATS
+from cadenza.quantization.stored.formats import FORMATS
 from cadenza.surgery import SurgeryError
 
 every_format = pytest.mark.parametrize("name", FORMATS)

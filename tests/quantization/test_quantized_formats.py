@@ -8,7 +8,7 @@ from few_bits import TABLES, layer, matrix
 from torch import nn
 
 from cadenza.algorithms import apply_post_training_quantization
-from cadenza.quantization.formats import FORMATS
+from cadenza.quantization.stored.formats import FORMATS
 
 SHAPES = [(1024, 1024), (33, 65), (100, 7), (1, 1), (5, 64), (300, 130)]
 FOUR_BIT = [name for name in FORMATS if name != "int8"]

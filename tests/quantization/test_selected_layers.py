@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from cadenza.algorithms import PostTrainingQuantization, apply_post_training_quantization
 from cadenza.models import load, save
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import SurgeryError
 
 

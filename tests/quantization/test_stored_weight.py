@@ -17,7 +17,7 @@ from transformers import (
 
 from cadenza.algorithms import apply_post_training_quantization, dequantize
 from cadenza.models import load, save
-from cadenza.quantization.formats import FORMATS
+from cadenza.quantization.stored.formats import FORMATS
 from cadenza.surgery import NoEffect, SurgeryError, history
 
 T5 = {"vocab_size": 90, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}

@@ -10,8 +10,8 @@ from faulty_runs import weights
 from trainers import trained
 
 from cadenza.data import build_image_dataspec
-from cadenza.quantization import averages
-from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.quantization.training import averages
+from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.recipe import RecipeError, TrainingError, build, load, run
 from cadenza.recipe import trainer as trainers
 from cadenza.recipe.schema import ImageRecipe

@@ -5,7 +5,7 @@ import warnings
 import torch
 from paths import ROOT
 
-from cadenza.quantization.quantized_linear import Quantized
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.recipe import load, run, trainer
 
 FILES = [str(ROOT / "yamls" / name) for name in ("qlora.yaml", "scale/cpu_decoder.yaml")]

@@ -9,7 +9,7 @@ import torch
 from paths import ROOT
 from torch import nn
 
-from cadenza.quantization.averages import weight
+from cadenza.quantization.training.averages import weight
 from cadenza.recipe import RecipeError, load_settings, run
 from cadenza.studies import qat_pareto
 from cadenza.studies.checks import StudyError

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from cadenza.algorithms import apply_glu, apply_post_training_quantization, apply_quantization_aware_training
-from cadenza.quantization.averages import BUFFERS
+from cadenza.quantization.training.averages import BUFFERS
 from cadenza.surgery.parameters import (
     add_buffers,
     leave_to_each_rank,

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_a
 from torch.utils.checkpoint import checkpoint
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
-from cadenza.quantization.averages import ONE, weight
+from cadenza.quantization.training.averages import ONE, weight
 from cadenza.surgery import SurgeryError
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
-from cadenza.quantization.averages import weight
+from cadenza.quantization.training.averages import weight
 from cadenza.surgery import NoEffect, SurgeryError
 
 

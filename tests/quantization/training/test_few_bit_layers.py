@@ -10,7 +10,7 @@ from few_bits import layer, matrix
 from torch import nn
 
 from cadenza.algorithms import PostTrainingQuantization, apply_post_training_quantization
-from cadenza.quantization.formats import FORMATS, FourBit, Int8
+from cadenza.quantization.stored.formats import FORMATS, FourBit, Int8
 from cadenza.surgery import SurgeryError
 
 DEFAULTS = "PostTrainingQuantization(format='nf4', only=None, except_=None, compute_dtype=None)"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cadenza.quantization.nonnegative import nonnegative_inputs
+from cadenza.quantization.signs.nonnegative import nonnegative_inputs
 
 GIVE = {
     "nn.ReLU": nn.ReLU(),

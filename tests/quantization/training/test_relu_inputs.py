@@ -8,7 +8,7 @@ from families import build
 from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training
-from cadenza.quantization.nonnegative import nonnegative_inputs
+from cadenza.quantization.signs.nonnegative import nonnegative_inputs
 
 
 class Tricky(nn.Module):

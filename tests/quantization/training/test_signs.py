@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
-from cadenza.quantization.nonnegative import nonnegative_inputs
+from cadenza.quantization.signs.nonnegative import nonnegative_inputs
 
 
 class Between(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trainers import trained
 
-from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.recipe import RecipeError, load
 from cadenza.recipe import trainer as trainers
 from cadenza.recipe.methods.sequence_lengths import numbered

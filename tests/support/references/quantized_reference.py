@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cadenza.quantization.fake_quantize import EPSILON
+from cadenza.quantization.training.fake_quantize import EPSILON
 
 LAYERS = {
     "linear": (lambda: nn.Linear(7, 5), (3, 11, 7)),

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
-from cadenza.quantization.averages import weight
-from cadenza.quantization.calibration import calibrating
-from cadenza.quantization.ranks import average_over_ranks
+from cadenza.quantization.training.averages import weight
+from cadenza.quantization.training.calibration import calibrating
+from cadenza.quantization.training.ranks import average_over_ranks
 from cadenza.surgery import SurgeryError
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
-from cadenza.quantization.tracing import IN_PLACE, Node, Traced, is_changed
+from cadenza.quantization.signs.tracing import IN_PLACE, Node, Traced, is_changed
 from cadenza.surgery.retype import stock_class
 
 # These return new memory; all else may return a view of what it gets. Strings are methods.

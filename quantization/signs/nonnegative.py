@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cadenza.quantization.tracing import Node, Traced, is_changed, traced, without_weights
-from cadenza.quantization.writes import Writes
+from cadenza.quantization.signs.tracing import Node, Traced, is_changed, traced, without_weights
+from cadenza.quantization.signs.writes import Writes
 from cadenza.surgery.retype import stock_class
 
 # The output is never negative. Strings are methods.

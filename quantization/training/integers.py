@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.quantization.fake_quantize import EPSILON, codes, qmax, scale_of, weight_scale
-from cadenza.quantization.fake_quantized import FakeQuantized
+from cadenza.quantization.training.fake_quantize import EPSILON, codes, qmax, scale_of, weight_scale
+from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.surgery.errors import CheckpointError, SurgeryError
 
 Integers = dict[str, Tensor]

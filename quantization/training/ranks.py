@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cadenza.quantization.averages import BUFFERS
+from cadenza.quantization.training.averages import BUFFERS
 from cadenza.surgery.errors import SurgeryError
 
 _told: WeakSet[nn.Module] = WeakSet()

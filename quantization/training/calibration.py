@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from cadenza.quantization.fake_quantized import FakeQuantized
-from cadenza.quantization.ranks import agree, average_over_ranks
+from cadenza.quantization.training.fake_quantized import FakeQuantized
+from cadenza.quantization.training.ranks import agree, average_over_ranks
 from cadenza.surgery.errors import SurgeryError
 
 

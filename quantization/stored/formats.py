@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cadenza.quantization.int8 import Int8, as_bits, as_floats
+from cadenza.quantization.stored.int8 import Int8, as_bits, as_floats
 from cadenza.surgery.errors import SurgeryError
 
 BLOCK = 64  # weights that share an absmax

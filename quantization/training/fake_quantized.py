@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.quantization import averages
-from cadenza.quantization.fake_quantize import quantize, quantize_weight, scale_of
-from cadenza.quantization.ranks import leave_to_this_rank
+from cadenza.quantization.training import averages
+from cadenza.quantization.training.fake_quantize import quantize, quantize_weight, scale_of
+from cadenza.quantization.training.ranks import leave_to_this_rank
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage
 from cadenza.surgery.runtime import uncompiled

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cadenza.quantization.formats import FORMATS
-from cadenza.quantization.stored_weight import StoredWeight
+from cadenza.quantization.stored.formats import FORMATS
+from cadenza.quantization.stored.stored_weight import StoredWeight
 from cadenza.surgery.errors import NoEffect, SurgeryError
 from cadenza.surgery.ledger import leave
 from cadenza.surgery.retype import Mixin, Stage, unmix

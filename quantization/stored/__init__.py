@@ -1,0 +1,1 @@
+"""Weights in few bits: formats, and the linear layer that holds them."""

@@ -1,0 +1,1 @@
+"""Layers that train with quantized weights and inputs, and their integers."""
