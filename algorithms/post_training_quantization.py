@@ -1,4 +1,4 @@
-"""Post-training quantization: the weights of linear layers in 4 or 8 bits, in the formats of bitsandbytes."""
+"""Post-training quantization: the weights of linear layers in 4 or 8 bits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from cadenza.options import Choice, option
 from cadenza.quantization.eligible import globs, ineligible, refuse_unmatched, untie, wanted
 from cadenza.quantization.experts import expert_weights
 from cadenza.quantization.stored.formats import FORMATS, packed, require_library
+from cadenza.quantization.stored.grouped import Grouped
 from cadenza.quantization.stored.quantized_linear import Quantized, dequantize
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
@@ -28,9 +29,14 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(repr=False, eq=False)
 class PostTrainingQuantization(Surgery):
-    """Stores the weights of linear layers in 4 or 8 bits, as bitsandbytes does, and freezes them.
+    """Stores the weights of linear layers in 4 or 8 bits, and freezes them.
 
-    A weight takes 4.5 bits (nf4, fp4), 4.13 (-dq, double quantization; QLoRA, arXiv 2305.14314) or 8 (int8).
+    In the formats of bitsandbytes a weight takes 4.5 bits (nf4, fp4), 4.13 (-dq, double quantization; QLoRA,
+    arXiv 2305.14314) or 8 (int8). The others need no library: int4 (4.16 bits, a scale and a zero point for
+    128 weights), mxfp4 (4.25, OCP Microscaling v1.0), nvfp4 (4.5) and fp8 (8, E4M3, a scale for an output).
+    For these there is no kernel, so each product unpacks the weight: they show what the format does to a
+    model, not its speed. docs/formats.md has the rules and measured errors.
+
     Activations are quantized by int8 in eval mode alone: each row of the input is rounded to int8, but its
     features of 6.0 or more are not (LLM.int8, arXiv 2208.07339). In train mode int8 quantizes weights only,
     on every device, so the two modes differ by about 0.8 % of an output.
@@ -72,7 +78,7 @@ class PostTrainingQuantization(Surgery):
 
     def survey(self, model: nn.Module) -> dict[str, str]:
         """The ineligible layers: path and reason."""
-        require_library()
+        require_library(self.format)
         for name in () if self._of_another_head else ("only", "except_"):
             refuse_unmatched(model, name.removesuffix("_"), getattr(self, name))
         return ineligible(model, type(self).__name__, heads=self.only is None)
@@ -104,6 +110,10 @@ class PostTrainingQuantization(Surgery):
         before = sum(m.bytes_before for m in layers.values())
         after = sum(m.stored_bytes for m in layers.values())
         report.notes.append(f"their weights: {before:,} bytes, now {after:,}; {_left(report.model)}")
+        if isinstance(FORMATS[self.format], Grouped):
+            report.notes.append(
+                f"simulated: no kernel here multiplies {self.format}; each product unpacks the weight"
+            )
         buffers = [f"{path}.{name}" for path, m in layers.items() for name in m.stored_names]
         yield leave_to_each_rank(report.model, buffers)
 
@@ -134,7 +144,8 @@ def apply_post_training_quantization(
 
     Raises:
         NoEffect: no linear layer is eligible and selected.
-        SurgeryError: an option is invalid, bitsandbytes isn't installed, or a weight isn't finite.
+        SurgeryError: an option is invalid, bitsandbytes, which the format needs, isn't installed, or a
+            weight isn't finite.
     """
     surgery = PostTrainingQuantization(format, only, except_, compute_dtype, keep_original)
     return surgery.operate(model, optimizers)

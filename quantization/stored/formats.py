@@ -1,21 +1,26 @@
-"""A matrix in few bits, as bitsandbytes stores it: nf4, fp4, both with double quantization, and int8.
+"""A matrix in few bits: as bitsandbytes stores it, and by groups that share a scale.
 
 1. `pack` turns a weight (out, in) into named tensors: codes, and statistics such as the absmax of a block.
 2. `unpack` turns those tensors back into a matrix (out, in).
 3. `product` multiplies an input (..., in) by the transposed matrix, where possible without unpacking it.
 
-The kernels are bitsandbytes', but not the layers and parameters. Statistics are stored as in `bits.py`.
+For its formats the kernels are bitsandbytes', but not the layers and parameters. Statistics are stored as in
+`bits.py`.
 """
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cadenza.quantization.stored.int8 import Int8, as_bits, as_floats
+from cadenza.quantization.stored.bits import as_bits, as_floats
+from cadenza.quantization.stored.elements import E2M1, E4M3, UINT4
+from cadenza.quantization.stored.grouped import Grouped
+from cadenza.quantization.stored.int8 import Int8
 from cadenza.surgery.errors import SurgeryError
 
 BLOCK = 64  # weights that share an absmax
@@ -82,25 +87,35 @@ class FourBit(NamedTuple):
         return ops.dequantize_blockwise(codes8, absmax, values, NESTED_BLOCK, torch.float32) + as_floats(mean)
 
 
-FORMATS: dict[str, FourBit | Int8] = {
+FORMATS: dict[str, FourBit | Int8 | Grouped] = {
     "nf4": FourBit("nf4", nested=False),
     "nf4-dq": FourBit("nf4", nested=True),
     "fp4": FourBit("fp4", nested=False),
     "fp4-dq": FourBit("fp4", nested=True),
     "int8": Int8(),
+    # bfloat16 holds scales of any size, float16 none below 6e-8; on normal weights both have 10.06 % error.
+    "int4": Grouped("int4", UINT4, 128, torch.bfloat16),
+    "mxfp4": Grouped("mxfp4", E2M1, 32, torch.float8_e8m0fnu),
+    "nvfp4": Grouped("nvfp4", E2M1, 16, torch.float8_e4m3fn, per_tensor=True),
+    "fp8": Grouped("fp8", E4M3, None, torch.float32),
 }
 
 
-def require_library() -> None:
-    """Import bitsandbytes, which registers the kernels.
+def require_library(format: str = "nf4") -> None:
+    """Import bitsandbytes, which registers the kernels, if `format` is one of its own.
 
     Raises:
         SurgeryError: it isn't installed.
     """
+    if isinstance(FORMATS[format], Grouped):
+        return
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise SurgeryError("quantization needs bitsandbytes: pip install 'cadenza[quantization]'") from error
+        raise SurgeryError(
+            f"{format} needs bitsandbytes: pip install 'cadenza[quantization]'; without it there are "
+            f"{', '.join(name for name, form in FORMATS.items() if isinstance(form, Grouped))}"
+        ) from error
 
 
 def packed(path: str, format: str, weight: Tensor) -> tuple[dict[str, Tensor], float | None]:
@@ -134,8 +149,12 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def make_code_values() -> None:
-    """Make the table that double quantization keeps on a CPU, before tensors are fake."""
-    _code_values(torch.device("cpu"))
+    """Make the table that double quantization keeps on a CPU, before tensors are fake.
+
+    Without the library there is no such table, nor a format that reads it; see `require_library`.
+    """
+    if find_spec("bitsandbytes"):
+        _code_values(torch.device("cpu"))
 
 
 @cache

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cadenza.quantization.stored.bits import as_bits, as_floats
+
 OUTLIER = 6.0  # input features of this size or more aren't quantized (section 3.2 of the paper)
 SMALLEST, LARGEST = torch.finfo(torch.float16).tiny, torch.finfo(torch.float16).max
 
@@ -56,13 +58,3 @@ def _in_float16(rows: Tensor, largest: float) -> tuple[Tensor, Tensor]:
     fits = (top == 0) | ((top >= SMALLEST) & (top <= largest))
     factor = torch.where(fits, 1.0, top)
     return (rows / factor[:, None]).to(torch.float16), factor
-
-
-def as_bits(floats: Tensor) -> Tensor:
-    """The bits of `floats` as int32."""
-    return floats.float().view(torch.int32)
-
-
-def as_floats(bits: Tensor) -> Tensor:
-    """The float32 numbers that `bits` are."""
-    return bits.view(torch.float32)

@@ -70,7 +70,7 @@ def test_adapters_that_replace_the_weight_are_refused(options):
     assert torch.equal(model(**batch("llama")).logits, before)
 
 
-@pytest.mark.parametrize("name", ["nf4", "nf4-dq", "int8"])
+@pytest.mark.parametrize("name", ["nf4", "nf4-dq", "int8", "int4", "mxfp4", "nvfp4", "fp8"])
 def test_adapters_merge_after_dequantization(name):
     model = build("llama").train()  # int8 rounds inputs in eval mode
     apply_post_training_quantization(model, name)
@@ -90,7 +90,7 @@ def test_adapters_merge_after_dequantization(name):
     assert torch.allclose(merged(**batch("llama")).logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["nf4", "int8"])
+@pytest.mark.parametrize("name", ["nf4", "int8", "nvfp4"])
 def test_dora_reads_the_weights(name):
     """Against the same adapters on the same numbers in floating point."""
     found = []

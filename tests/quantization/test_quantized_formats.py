@@ -9,9 +9,10 @@ from torch import nn
 
 from cadenza.algorithms import apply_post_training_quantization
 from cadenza.quantization.stored.formats import FORMATS
+from cadenza.quantization.stored.grouped import Grouped
 
 SHAPES = [(1024, 1024), (33, 65), (100, 7), (1, 1), (5, 64), (300, 130)]
-FOUR_BIT = [name for name in FORMATS if name != "int8"]
+OF_THE_LIBRARY = [name for name, form in FORMATS.items() if not isinstance(form, Grouped)]
 every_format = pytest.mark.parametrize("name", FORMATS)
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -62,7 +63,7 @@ def test_int8_codes_and_statistics(dtype, shape):
 
 
 @pytest.mark.slow
-@every_format
+@pytest.mark.parametrize("name", OF_THE_LIBRARY)
 @every_shape
 def test_the_library_packs_the_same(name, shape):
     import bitsandbytes as bnb
@@ -91,6 +92,10 @@ def test_the_library_packs_the_same(name, shape):
         ("fp4", 0.1110, 0.1108, 4.5),
         ("fp4-dq", 0.1110, 0.1108, 4 + 8 / 64 + 32 / (64 * 256)),
         ("int8", 0.0039, 0.0039, 8 + 32 / 1024),
+        ("int4", 0.0660, 0.0660, 4 + (16 + 4) / 128),
+        ("mxfp4", 0.1440, 0.1440, 4.25),
+        ("nvfp4", 0.1016, 0.1016, 4.5),
+        ("fp8", 0.0255, 0.0255, 8 + 32 / 1024),
     ],
 )
 def test_errors_and_bytes(name, of_weight, of_output, bits):
@@ -101,8 +106,8 @@ def test_errors_and_bytes(name, of_weight, of_output, bits):
     error = (linear(x) - linear.bias - exact).norm() / exact.norm()
     assert linear.weight_error == pytest.approx(of_weight, rel=0.05)
     assert error.item() == pytest.approx(of_output, rel=0.05)
-    mean = 4 if name.endswith("dq") else 0
-    assert linear.stored_bytes == bits * 1024**2 / 8 + mean
+    one = 4 if name.endswith("dq") or name == "nvfp4" else 0  # of the tensor
+    assert linear.stored_bytes == bits * 1024**2 / 8 + one
 
 
 @every_format

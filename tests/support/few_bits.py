@@ -1,6 +1,7 @@
 """Layers and a small network with few bits, and the float64 weights that are expected of them."""
 
 import bitsandbytes_reference as reference
+import grouped_reference
 import torch
 from torch import nn
 
@@ -28,6 +29,8 @@ def layer(name, shape=(33, 65), dtype=torch.float32, bias=True, **options):
 
 
 def expected_weight(name, weight, linear):
+    if name in grouped_reference.GROUP:
+        return grouped_reference.packed(name, weight)[-1]
     if name == "int8":
         codes, absmax = reference.rowwise_int8(weight)
         return codes.double() * absmax.double()[:, None] / 127

@@ -10,7 +10,9 @@ from few_bits import layer, matrix
 from torch import nn
 
 from cadenza.algorithms import PostTrainingQuantization, apply_post_training_quantization
+from cadenza.quantization.stored.elements import E2M1, E4M3, UINT4
 from cadenza.quantization.stored.formats import FORMATS, FourBit, Int8
+from cadenza.quantization.stored.grouped import Grouped
 from cadenza.surgery import SurgeryError
 
 DEFAULTS = "PostTrainingQuantization(format='nf4', only=None, except_=None, compute_dtype=None)"
@@ -56,6 +58,10 @@ def test_formats_are_what_they_are_called():
         "fp4": FourBit("fp4", False),
         "fp4-dq": FourBit("fp4", True),
         "int8": Int8(),
+        "int4": Grouped("int4", UINT4, 128, torch.bfloat16, per_tensor=False),
+        "mxfp4": Grouped("mxfp4", E2M1, 32, torch.float8_e8m0fnu, per_tensor=False),
+        "nvfp4": Grouped("nvfp4", E2M1, 16, torch.float8_e4m3fn, per_tensor=True),
+        "fp8": Grouped("fp8", E4M3, None, torch.float32, per_tensor=False),
     } == FORMATS
     assert [name for name, form in FORMATS.items() if getattr(form, "nested", None)] == ["nf4-dq", "fp4-dq"]
 
