@@ -21,7 +21,7 @@ def saved_class(fields: dict[str, Any]) -> type[PreTrainedModel]:
         ModelError: there is no such class; the message says what to import.
     """
     (name,) = fields["architectures"]
-    module, _, path = fields["cadenza"].get("class", f"transformers:{name}").partition(":")
+    module, _, path = fields.get("cadenza", {}).get("class", f"transformers:{name}").partition(":")
     if module.partition(".")[0] == "transformers":
         found, path = getattr(transformers, name, None), name
         reason = f"is not a model of transformers {transformers.__version__}"

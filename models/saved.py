@@ -18,23 +18,32 @@ from typing import Any
 import torch
 from composer.algorithms.warnings import NoEffectWarning
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from cadenza.algorithms import REGISTRY, VocabPadding
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.models.card import card
 from cadenza.models.classes import class_by, saved_class
 from cadenza.models.errors import ModelError, in_short
+from cadenza.models.quantized.config import is_library
+from cadenza.models.quantized.folder import recorded, state_of, write
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
 from cadenza.surgery.retype import retype
 from cadenza.surgery.saving import outermost, refuse_adapters
 
 SHOWN = 4
+FORMATS = (None, "bitsandbytes")
 SURGERIES = {cls.__name__: cls for cls in REGISTRY.values() if issubclass(cls, Surgery)}
 
 
-def save(model: Any, folder: str | Path, tokenizer: Any = None, facts: dict[str, Any] | None = None) -> Path:
+def save(
+    model: Any,
+    folder: str | Path,
+    tokenizer: Any = None,
+    facts: dict[str, Any] | None = None,
+    format: str | None = None,
+) -> Path:
     """Write `model` to `folder` in Hugging Face's format: config.json, safetensors, a model card.
 
     config.json records the surgeries with their options. If stock code would compute other outputs from the
@@ -46,25 +55,33 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None, facts: dict[str,
         folder: created if it doesn't exist.
         tokenizer: written beside the model.
         facts: lines of the model card, such as {"batches": 900}.
+        format: "bitsandbytes": weights in nf4, fp4 (both also with double quantization) or int8 in the layout
+            of transformers itself, which loads the folder without cadenza.
 
     Raises:
-        ModelError: no Hugging Face model, or more than one, in `model`.
+        ModelError: no Hugging Face model, or more than one, in `model`; an unknown format, or one in which
+            stock code can't compute what `model` does. Nothing is written then.
         SurgeryError: `model` holds adapters of peft.
     """
     found = outermost(model)
     if len(found) != 1:
         raise ModelError(f"save: {type(model).__name__} holds {len(found)} Hugging Face models, not one")
+    if format not in FORMATS:
+        raise ModelError(f"save: format is {format!r}; it must be {FORMATS[1]!r} or None")
     refuse_adapters(found[0])
     path = Path(folder)
-    found[0].save_pretrained(path)
+    write(found[0], path) if format else found[0].save_pretrained(path)
     if tokenizer is not None:
         tokenizer.save_pretrained(path)
-    (path / "README.md").write_text(card(found[0], path.name, facts or {}), encoding="utf-8")
+    (path / "README.md").write_text(card(found[0], path.name, facts or {}, format), encoding="utf-8")
     return path
 
 
 def load(folder: str | Path, auto: Any = None, **options: Any) -> Any:
     """The model after surgery that `save`, or its own `save_pretrained`, wrote to `folder`.
+
+    A folder in which transformers wrote a model that bitsandbytes had quantized is such a folder, too: the
+    model has `post_training_quantization`, with the same codes.
 
     Args:
         folder: a local folder.
@@ -107,7 +124,9 @@ def load_with(fields: dict[str, Any], folder: str | Path, auto: Any = None, **op
     new = [] if stock is saved else _new_layers(stock, saved, config)
     surgeries = [surgery.excluding(new) for surgery in surgeries] if new else surgeries
     rebuilt = _rebuilt(stock, surgeries, soft=stock is not saved)
-    model, info = _filled(rebuilt, folder, config=config, **{**safe_weights(), **dtypes, **options})
+    options = {**safe_weights(), **dtypes, **options, "config": config}
+    fill = _filled_from_library if is_library(fields) else _filled
+    model, info = fill(rebuilt, folder, **options)
     _refuse_other_keys(info, new, same=stock is saved)
     retype(model, stock)
     for surgery in surgeries:
@@ -121,6 +140,16 @@ def _filled(rebuilt: Any, folder: str | Path, **options: Any) -> Any:
         return rebuilt.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"load: the weights in {folder} can't be read: {in_short(error)}") from error
+
+
+def _filled_from_library(rebuilt: Any, folder: str | Path, **options: Any) -> Any:
+    """As `_filled`, with the weights of a folder in bitsandbytes' layout."""
+    state = state_of(Path(folder))
+    if (Path(folder) / "generation_config.json").is_file():
+        options["generation_config"] = GenerationConfig.from_pretrained(folder)
+    model, info = rebuilt.from_pretrained(None, state_dict=state, output_loading_info=True, **options)
+    model.name_or_path = model.config.name_or_path = str(folder)
+    return model, info
 
 
 def _refuse_other_keys(info: dict[str, Any], new: list[str], same: bool) -> None:
@@ -142,6 +171,8 @@ def _fields(path: Path) -> dict[str, Any]:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"load: {file} is not valid JSON ({error})") from error
+    if "cadenza" not in fields and is_library(fields):
+        return recorded(fields, saved_class(fields))
     if "cadenza" not in fields:
         raise ModelError(f"load: {file} records no surgery; load this stock model with transformers")
     return fields
@@ -165,7 +196,8 @@ def _stock_config(fields: dict[str, Any], surgeries: list[Surgery], options: dic
     known = type(AutoConfig.for_model(fields["cadenza"]["model_type"]))
     for surgery in reversed(surgeries):
         fields = surgery.stock_config(fields)
-    fields = {k: v for k, v in fields.items() if k not in ("auto_map", "cadenza", "model_type")}
+    own = ("auto_map", "cadenza", "model_type", "quantization_config")
+    fields = {k: v for k, v in fields.items() if k not in own}
     return known.from_dict(fields, return_unused_kwargs=True, **options)
 
 

@@ -1,0 +1,1 @@
+"""Quantized models that other code reads: bitsandbytes' layout in folders, and adapters merged into weights."""
