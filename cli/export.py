@@ -16,6 +16,13 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="created; it must be empty or missing")
     help = "add the adapters of a LoRA run to the weights, and write the whole model"
     parser.add_argument("--merge", action="store_true", help=help)
+    help = (
+        "the weights that adapters are added to: full (the default), those before a quantization; "
+        "dequantized, the numbers that the adapters were trained with; quantized, the same, quantized again"
+    )
+    parser.add_argument("--onto", choices=("full", "dequantized", "quantized"), help=help)
+    help = "weights in nf4, fp4 or int8 as transformers writes them: it loads the folder without cadenza"
+    parser.add_argument("--format", choices=("bitsandbytes",), help=help)
     help = "read your own file even before torch 2.10, which can run code that is in a file"
     parser.add_argument("--trust", action="store_true", help=help)
     options = parser.parse_args(arguments)
@@ -23,5 +30,6 @@ def run(arguments: list[str]) -> int:
     from cadenza.models import export
 
     checkpoint, folder = options.checkpoint.expanduser(), options.folder.expanduser()
-    print(f"exported: {export(checkpoint, folder, options.trust, options.merge)}")
+    chosen = options.trust, options.merge, options.onto, options.format
+    print(f"exported: {export(checkpoint, folder, *chosen)}")
     return 0

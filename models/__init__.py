@@ -7,12 +7,14 @@ from cadenza.models.image_folder import load_resnet
 from cadenza.models.language_model import causal_lm, composer_model, masked_lm
 from cadenza.models.lora import has_adapters
 from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
+from cadenza.models.quantized.merging import MergeReport, merge_adapters
 from cadenza.models.resnet import classifier, resnet
 from cadenza.models.saved import load, save
 from cadenza.models.text_classifier import text_classifier
 
 __all__ = [
     "CadenzaConfig",
+    "MergeReport",
     "ModelError",
     "causal_lm",
     "classifier",
@@ -23,6 +25,7 @@ __all__ = [
     "load_mosaicbert",
     "load_resnet",
     "masked_lm",
+    "merge_adapters",
     "resnet",
     "save",
     "save_mosaicbert",

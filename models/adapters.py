@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from cadenza.models.errors import ModelError, in_short
+from cadenza.models.quantized.merging import MergeReport, merge_adapters
 from cadenza.models.saved import SURGERIES
 from cadenza.surgery.checkpoint import parse, safe_weights, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
 
-QUANTIZED = (
-    "PostTrainingQuantization"  # it rounds the weights that adapters are merged into; those stay as they are
-)
+QUANTIZED = "PostTrainingQuantization"  # it rounds the weights beneath the adapters
+ONTO = ("full", "dequantized", "quantized")
 
 
 def is_of_adapters(state: dict[str, Any]) -> bool:
@@ -38,14 +39,26 @@ def write_adapter(state: dict[str, Any], folder: Path) -> None:
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def merged(state: dict[str, Any], name: str) -> Any:
-    """The adapted model, with the adapters of `state` added to its weights in full precision.
+def merged(state: dict[str, Any], name: str, onto: str = "full") -> tuple[Any, MergeReport | None]:
+    """The adapted model, with the adapters of `state` added to its weights, and what storing them did.
+
+    Args:
+        onto: the weights that they are added to. "full": those of the model that was adapted, which the run
+            may have quantized. "dequantized": the numbers that the run quantized them to, with which the
+            adapters were trained; the result is in full precision. "quantized": the same, and the result is
+            quantized again.
 
     Raises:
-        CheckpointError: the run's model was new, or a surgery changed what it computes.
-        ModelError: the model that the adapters belong to can't be loaded.
+        CheckpointError: the run's model was new, a surgery changed what it computes, or the run quantized
+            nothing to merge onto.
+        ModelError: the model that the adapters belong to can't be loaded, or `onto` is unknown.
     """
+    if onto not in ONTO:
+        raise ModelError(f"export: onto is {onto!r}; it must be one of {', '.join(ONTO)}")
     _refuse_other_outputs(state, name)
+    quantization = _quantization(state)
+    if onto != "full" and quantization is None:
+        raise CheckpointError(f"{name}: its run quantized no weights; merge it onto full")
     try:
         from peft import PeftModel
     except ImportError as error:
@@ -54,7 +67,12 @@ def merged(state: dict[str, Any], name: str) -> Any:
     with tempfile.TemporaryDirectory() as adapter:
         write_adapter(state, Path(adapter))
         adapted: Any = PeftModel.from_pretrained(base, adapter)
-        return adapted.merge_and_unload()
+    if onto == "full" or quantization is None:
+        return adapted.merge_and_unload(), None
+    holder = nn.Module()
+    holder.model = adapted  # as in the run, so that its globs of module paths match
+    quantization.operate(holder)
+    return merge_adapters(holder, requantize=onto == "quantized")
 
 
 def _base(state: dict[str, Any], name: str) -> Any:
@@ -69,6 +87,12 @@ def _base(state: dict[str, Any], name: str) -> Any:
     except (OSError, ValueError) as error:
         why = f"{pretrained}, which {name} adapts, can't be loaded: {in_short(error)}"
         raise ModelError(f"export: {why}") from error
+
+
+def _quantization(state: dict[str, Any]) -> Any:
+    """The surgery that quantized the weights in the run, or None."""
+    text = saved_algorithms(state).get(QUANTIZED)
+    return SURGERIES[QUANTIZED](**parse(text)[1]) if text else None
 
 
 def _refuse_other_outputs(state: dict[str, Any], name: str) -> None:

@@ -11,7 +11,7 @@ from cadenza.data.places import home, why_unwritable
 from cadenza.models.adapters import is_of_adapters, merged, write_adapter
 from cadenza.models.errors import ModelError
 from cadenza.models.image_folder import is_resnet, network_in, write_resnet
-from cadenza.models.saved import SURGERIES, build_stock, save
+from cadenza.models.saved import SURGERIES, build_stock, check, save
 from cadenza.surgery.checkpoint import parse, read, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
 
@@ -19,7 +19,14 @@ TOKENIZER_FILE = re.compile(r"\w[\w.-]*\.(json|txt|model|jinja)")
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 
-def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False, merge: bool = False) -> Path:
+def export(
+    checkpoint: str | Path,
+    folder: str | Path,
+    trusted: bool = False,
+    merge: bool = False,
+    onto: str | None = None,
+    format: str | None = None,
+) -> Path:
     """Write the model in a Composer checkpoint to `folder`, as `save` does, with its tokenizer.
 
     Of a LoRA run that is the adapter, as peft writes it. Of a recipe for images it is a network for
@@ -28,11 +35,14 @@ def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False, me
     Args:
         trusted: read the file even with torch before 2.10, where a file can make torch run code.
         merge: of a LoRA run, write the whole model, with the adapters added to its weights.
+        onto: the weights that they are added to: "full", "dequantized" or "quantized", see
+            `cadenza.models.adapters.merged`. None: "quantized" with a `format`, else "full".
+        format: that of `save`: "bitsandbytes", for a model with quantized weights.
 
     Raises:
         CheckpointError: the checkpoint isn't whole, is of another kind of model, has no adapters to merge or
             can't merge them, or has files in its tokenizer that no tokenizer has. Nothing is written then.
-        ModelError: `folder` isn't empty, or nothing can be written to it.
+        ModelError: `folder` isn't empty, nothing can be written to it, or the model isn't one of `format`.
     """
     checkpoint, folder = home(checkpoint), home(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -40,7 +50,10 @@ def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False, me
     state, name = read(checkpoint, trusted), str(checkpoint)
     if merge and not is_of_adapters(state):
         raise CheckpointError(f"{name}: it has no adapters to merge; export it without --merge")
-    write, files = _writer(state, checkpoint, merge), tokenizer_files(state, name)
+    if onto is not None and not merge:
+        raise ModelError(f"export: --onto {onto} says where adapters are merged; add --merge")
+    merge_onto = (onto or ("quantized" if format else "full")) if merge else None
+    write, files = _writer(state, checkpoint, merge_onto, format), tokenizer_files(state, name)
     if why := why_unwritable(folder):
         raise ModelError(f"export: {folder} can't be written to ({why}); name another folder")
     write(folder)
@@ -49,15 +62,28 @@ def export(checkpoint: str | Path, folder: str | Path, trusted: bool = False, me
     return folder
 
 
-def _writer(state: dict[str, Any], checkpoint: Path, merge: bool) -> Callable[[Path], object]:
+def _writer(
+    state: dict[str, Any], checkpoint: Path, onto: str | None, format: str | None
+) -> Callable[[Path], object]:
     """What writes the model in `state` to a folder; by then all is checked and built."""
+    if format and (is_resnet(state) or (is_of_adapters(state) and not onto)):
+        what = "a ResNet" if is_resnet(state) else "adapters, which --merge adds to a whole model"
+        raise ModelError(f"export: {checkpoint} holds {what}; --format is for language models")
     if is_resnet(state):
         return partial(write_resnet, *network_in(state, checkpoint))
-    if is_of_adapters(state) and not merge:
+    if is_of_adapters(state) and not onto:
         return partial(write_adapter, state)
-    name = str(checkpoint)
-    model = merged(state, name) if merge else model_of(state, name)
-    return lambda folder: save(model, folder, facts=_facts(state))
+    model, facts = _whole_model(state, str(checkpoint), onto)
+    check(model, format)
+    return lambda folder: save(model, folder, facts=facts, format=format)
+
+
+def _whole_model(state: dict[str, Any], name: str, onto: str | None) -> tuple[Any, dict[str, str]]:
+    """The model in `state`, with adapters merged `onto` its weights, and lines of its card."""
+    if onto is None:
+        return model_of(state, name), _facts(state)
+    model, report = merged(state, name, onto)
+    return model, _facts(state) | ({"adapters": str(report)} if report else {})
 
 
 def _facts(state: dict[str, Any]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from cadenza.attention.technique import AttentionSurgery
 from cadenza.models.card import card
 from cadenza.models.classes import class_by, saved_class
 from cadenza.models.errors import ModelError, in_short
-from cadenza.models.quantized.config import is_library
+from cadenza.models.quantized.config import config_of, is_library
 from cadenza.models.quantized.folder import recorded, state_of, write
 from cadenza.surgery import NoEffect, Surgery, SurgeryError, in_order
 from cadenza.surgery.checkpoint import safe_weights
@@ -66,8 +66,7 @@ def save(
     found = outermost(model)
     if len(found) != 1:
         raise ModelError(f"save: {type(model).__name__} holds {len(found)} Hugging Face models, not one")
-    if format not in FORMATS:
-        raise ModelError(f"save: format is {format!r}; it must be {FORMATS[1]!r} or None")
+    check(found[0], format)
     refuse_adapters(found[0])
     path = Path(folder)
     write(found[0], path) if format else found[0].save_pretrained(path)
@@ -75,6 +74,14 @@ def save(
         tokenizer.save_pretrained(path)
     (path / "README.md").write_text(card(found[0], path.name, facts or {}, format), encoding="utf-8")
     return path
+
+
+def check(model: Any, format: str | None) -> None:
+    """Raise `ModelError` if `model` can't be written in `format`."""
+    if format not in FORMATS:
+        raise ModelError(f"save: format is {format!r}; it must be {FORMATS[1]!r} or None")
+    if format:
+        config_of(model)
 
 
 def load(folder: str | Path, auto: Any = None, **options: Any) -> Any:

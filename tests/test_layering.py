@@ -16,7 +16,8 @@ MAY = {
     "attention": {"options", "probes", "surgery"},
     "algorithms": {"attention", "losses", "options", "quantization", "surgery"},
     "data": {"attention", "options"},  # two constants of attention: how document_ids are numbered
-    "models": {"algorithms", "attention", "data", "options", "surgery"},
+    # quantization: folders that other code reads hold the codes of its layers
+    "models": {"algorithms", "attention", "data", "options", "quantization", "surgery"},
     "recipe": {"algorithms", "data", "losses", "models", "options", "quantization", "surgery"},
     "cli": {"attention", "data", "models", "recipe"},
     "studies": {

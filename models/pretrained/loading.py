@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from cadenza.data import hub
 from cadenza.models.errors import ModelError, in_short
+from cadenza.models.quantized.config import is_library
+from cadenza.models.saved import load
 from cadenza.surgery.checkpoint import safe_weights
 
 SHOWN = 3
@@ -29,13 +32,26 @@ def pretrained_model(auto: Any, name: str, fields: dict[str, Any], attention: st
     if auto is AutoModelForSequenceClassification:
         options["ignore_mismatched_sizes"] = True
     try:
-        model, info = auto.from_pretrained(source, output_loading_info=True, **options)
+        model, info = _loaded(auto, source, output_loading_info=True, **options)
     except Exception as error:
         offline = local and not is_folder(name)
         reason = "it isn't cached, and the Hub doesn't answer" if offline else in_short(error)
         raise ModelError(f"model.pretrained: {name} can't be loaded ({reason})") from error
     _refuse_random_weights(name, model, info)
     return model
+
+
+def _loaded(auto: Any, source: str, **options: Any) -> Any:
+    """`from_pretrained`, but weights that bitsandbytes quantized become those of our technique.
+
+    So adapters, reports and checkpoints are as after a quantization in the run itself.
+    """
+    local = options["local_files_only"]
+    fields, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local)
+    if not is_library(fields):
+        return auto.from_pretrained(source, **options)
+    folder = source if Path(source).is_dir() else snapshot_download(source, local_files_only=local)
+    return load(folder, auto, **options)
 
 
 def is_folder(name: str) -> bool:

@@ -1,1 +1,1 @@
-"""Quantized models that other code reads: bitsandbytes' layout in folders, and adapters merged into weights."""
+"""Quantized models for other code: bitsandbytes' layout in folders, adapters merged into weights."""

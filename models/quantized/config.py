@@ -12,6 +12,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from cadenza.models.errors import ModelError
 from cadenza.models.quantized.tensors import FOUR_BIT, LIBRARY
 from cadenza.quantization.eligible import ineligible
+from cadenza.quantization.stored.formats import BLOCK
 from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import history
 from cadenza.surgery.retype import stock_class
@@ -52,7 +53,7 @@ def options_of(model: PreTrainedModel, settings: dict[str, Any]) -> dict[str, An
     """
     format = _format(settings)
     default = get_keys_to_not_convert(model) if settings.get("llm_int8_skip_modules") is None else []
-    patterns = [*default, *(settings.get("llm_int8_skip_modules") or []), *(_kept_floats(model))]
+    patterns = [*default, *(settings.get("llm_int8_skip_modules") or []), *_kept_floats(model)]
     modules = _convertible(model)
     chosen = {path for path in modules if should_convert_module(path, patterns)}
     for path in sorted(chosen):
@@ -74,7 +75,10 @@ def is_library(fields: dict[str, Any]) -> bool:
 
 def _format(settings: dict[str, Any]) -> str:
     if settings.get("load_in_8bit"):
-        if settings.get("llm_int8_has_fp16_weight") or settings.get("llm_int8_threshold", THRESHOLD) != THRESHOLD:
+        if (
+            settings.get("llm_int8_has_fp16_weight")
+            or settings.get("llm_int8_threshold", THRESHOLD) != THRESHOLD
+        ):
             raise ModelError(f"load: int8 is read with llm_int8_threshold {THRESHOLD} and int8 weights alone")
         return "int8"
     kind = settings.get("bnb_4bit_quant_type", "fp4"), bool(settings.get("bnb_4bit_use_double_quant"))
@@ -98,7 +102,12 @@ def _refuse_inexpressible(model: PreTrainedModel, layers: dict[str, Any]) -> str
         raise ModelError(f"save: the layers are in {', '.join(sorted(formats))}; {right}")
     for path, layer in layers.items():
         if stock_class(layer) is not nn.Linear:
-            raise ModelError(f"save: {path} is a {stock_class(layer).__name__}; transformers quantizes nn.Linear")
+            raise ModelError(
+                f"save: {path} is a {stock_class(layer).__name__}; transformers quantizes nn.Linear"
+            )
+        if layer.storage != "int8" and layer.in_features % 2 == 0 and layer.in_features % BLOCK:
+            why = f"the library's kernel for CPUs takes blocks of {BLOCK} to begin anew in each row"
+            raise ModelError(f"save: {path} has {layer.in_features} inputs, and {why}; except such layers")
     return formats.pop()
 
 
@@ -108,7 +117,9 @@ def _compute_dtype(model: PreTrainedModel, format: str, given: str | None) -> st
     if format == "int8" and given not in (None, own):
         raise ModelError(f"save: int8 of bitsandbytes computes in {own}, the model's dtype, not in {given}")
     if (given or own) not in KERNELS:
-        raise ModelError(f"save: bitsandbytes computes in {', '.join(KERNELS)}, not in {own}; convert the model")
+        raise ModelError(
+            f"save: bitsandbytes computes in {', '.join(KERNELS)}, not in {own}; convert the model"
+        )
     return given or own
 
 
@@ -128,7 +139,9 @@ def _skipped(model: PreTrainedModel, quantized: set[str]) -> list[str]:
             return list(patterns)
     why = "its list of layers to skip would also skip"
     right = "quantize that layer too, or except the other one"
-    raise ModelError(f"save: transformers can't express which layers are quantized: {why} {wrong[0]}; {right}")
+    raise ModelError(
+        f"save: transformers can't express which layers are quantized: {why} {wrong[0]}; {right}"
+    )
 
 
 def _convertible(model: nn.Module) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cadenza.models.errors import ModelError
-from cadenza.quantization.stored.formats import BLOCK, FORMATS, NESTED_BLOCK
+from cadenza.quantization.stored.formats import BLOCK, NESTED_BLOCK
 from cadenza.quantization.stored.int8 import as_bits, as_floats
 
 FOUR_BIT = {"nf4": ("nf4", False), "nf4-dq": ("nf4", True), "fp4": ("fp4", False), "fp4-dq": ("fp4", True)}
@@ -66,7 +66,9 @@ def from_library(path: str, tensors: Mapping[str, Tensor]) -> tuple[str, dict[st
 
 def is_statistic(key: str) -> bool:
     """Whether `key` of a state dict is of a quantized layer, but not its weight."""
-    return key.endswith(tuple(f".weight.{part}" for part in PARTS)) or key.endswith((".SCB", ".weight_format"))
+    return key.endswith(tuple(f".weight.{part}" for part in PARTS)) or key.endswith(
+        (".SCB", ".weight_format")
+    )
 
 
 def _eight_bit(path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +92,9 @@ def _refuse_other_code(path: str, state: Any) -> None:
 
 
 def _nested(absmax: Tensor) -> Any:
-    return _functional().QuantState(absmax, code=_nested_values(), blocksize=NESTED_BLOCK, dtype=torch.float32)
+    return _functional().QuantState(
+        absmax, code=_nested_values(), blocksize=NESTED_BLOCK, dtype=torch.float32
+    )
 
 
 def _values(name: str) -> Tensor:
@@ -105,6 +109,3 @@ def _functional() -> Any:
     import bitsandbytes.functional
 
     return bitsandbytes.functional
-
-
-assert set(LIBRARY) <= FORMATS.keys()

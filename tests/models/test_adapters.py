@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 from cadenza.algorithms import ALiBi, PostTrainingQuantization, Unpadding
-from cadenza.models import ModelError, causal_lm, export
+from cadenza.cli.main import main
+from cadenza.models import ModelError, causal_lm, export, load
+from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import CheckpointError, in_order
 
 
@@ -80,6 +82,48 @@ def test_adapters_of_quantized_weights_are_merged_into_those_in_full_precision(t
     adapted = peft.PeftModel.from_pretrained(base, adapter).eval()
     assert (logits(merged) - logits(adapted)).abs().max() < 1e-5
     assert (logits(merged) - logits(trained)).abs().max() > 1e-4, "the run's weights were rounded"
+
+
+@pytest.mark.slow
+def test_merged_onto_what_they_were_trained_on(tmp_path):
+    """Dequantized, the outputs are the run's; quantized again, they are near; onto the full weights, not."""
+    checkpoint, trained = run_of(tmp_path, PostTrainingQuantization("nf4", only="*.base_layer"))
+    expected, found = logits(trained), {}
+    for onto in ("full", "dequantized", "quantized"):
+        folder = export(checkpoint, tmp_path / onto, merge=True, onto=onto)
+        read = load(folder) if onto == "quantized" else AutoModelForCausalLM.from_pretrained(folder)
+        found[onto] = float((logits(read.eval()) - expected).abs().max())
+    assert found["dequantized"] < 1e-5
+    assert min(found["full"], found["quantized"]) > 1e-4
+    assert "merged adapters into 14 quantized layers" in (tmp_path / "quantized/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_merged_into_a_folder_of_the_library(tmp_path):
+    checkpoint, _ = run_of(tmp_path, PostTrainingQuantization("int8"))
+    command = ["export", str(checkpoint), str(tmp_path / "merged"), "--merge", "--format", "bitsandbytes"]
+    assert main(command) == 0
+    read = load(tmp_path / "merged")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    for path, layer in read.named_modules():
+        if isinstance(layer, Quantized):
+            assert torch.equal(stock.get_submodule(path).weight.data, layer._buffers["weight"][..., 0])
+    with pytest.raises(ModelError, match="holds adapters, which --merge adds to a whole model; --format"):
+        export(checkpoint, tmp_path / "x", format="bitsandbytes")
+    with pytest.raises(ModelError, match="LlamaForCausalLM has no quantized layer"):
+        export(checkpoint, tmp_path / "x", merge=True, onto="full", format="bitsandbytes")
+    with pytest.raises(ModelError, match="--onto quantized says where adapters are merged; add --merge"):
+        export(checkpoint, tmp_path / "x", onto="quantized")
+    with pytest.raises(ModelError, match="onto is 'halves'; it must be one of full, dequantized, quantized"):
+        export(checkpoint, tmp_path / "x", merge=True, onto="halves")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_nothing_to_merge_onto(tmp_path):
+    checkpoint, _ = run_of(tmp_path)
+    with pytest.raises(CheckpointError, match="its run quantized no weights; merge it onto full"):
+        export(checkpoint, tmp_path / "x", merge=True, onto="quantized")
 
 
 @pytest.mark.slow
