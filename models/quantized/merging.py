@@ -7,7 +7,7 @@
 Layers without adapters keep their codes. One layer at a time is in float32.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cadenza.models.errors import ModelError
+from cadenza.models.quantized.config import NAME
 from cadenza.quantization.stored.formats import packed
 from cadenza.quantization.stored.quantized_linear import Quantized, dequantize
+from cadenza.surgery.ledger import enter, ledger
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ def merge_adapters(model: nn.Module, requantize: bool = True) -> tuple[PreTraine
         report.errors[path] = _relative(stored - merged, merged)
         report.change[path] = _relative(merged - before, merged)
     whole = adapted.merge_and_unload()  # adapters on other layers; those merged above are known to be
-    if not requantize and any(isinstance(module, Quantized) for module in whole.modules()):
+    left = {path: module for path, module in whole.named_modules() if isinstance(module, Quantized)}
+    if requantize:
+        _name_selected(left)
+    elif left:
         dequantize(whole)
     return whole, report
 
@@ -127,6 +132,15 @@ def _restore(layer: Any, merged: Tensor) -> None:
     """Give `layer` the weight `merged` in floating point."""
     dequantize(layer)
     layer.weight.data = merged.to(layer.weight.dtype)
+
+
+def _name_selected(layers: dict[str, Any]) -> None:
+    """Record which `layers` are quantized by their own paths: globs were of paths with adapters."""
+    for layer in layers.values():
+        entry = ledger(layer)[NAME]
+        if entry.options["only"] or entry.options["except_"]:
+            options = {**entry.options, "only": sorted(layers), "except_": None}
+            enter(layer, replace(entry, options=options))
 
 
 def _relative(difference: Tensor, of: Tensor) -> float:

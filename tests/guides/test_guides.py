@@ -29,7 +29,7 @@ FILES = {
     "context": ["longer/config.json"],
     "continue_pretraining": ["further/config.json"],
     "finetune": ["runs/letters/model/config.json"],
-    "qlora": ["adapter/adapter_config.json", "merged/config.json"],
+    "qlora": ["adapter/adapter_config.json", "merged/config.json", "few-bits/config.json"],
     "images": ["network/config.json"],
 }
 

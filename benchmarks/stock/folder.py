@@ -4,7 +4,7 @@ For each format of bitsandbytes: quantize MODEL, save it in the library's layout
 (torch, transformers, bitsandbytes and accelerate alone) load it and write its logits on TEXT, compare these
 with ours, and read the folder back. One line of a table each.
 
-    python benchmarks/stock_folder.py MODEL TEXT STOCK
+    python benchmarks/stock/folder.py MODEL TEXT STOCK
 
 On a CPU with AVX512_BF16 the library's 4-bit layers compute in bfloat16 in eval mode, whatever the config
 says. So the logits are taken twice: as the library computes, and in the dtype of the config.
