@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from cadenza.studies.ptq_metrics import peak_bytes
+from cadenza.studies.memory import peak_bytes
 from cadenza.studies.running import cells
 
 RESULTS = Path(__file__).parent / "results"

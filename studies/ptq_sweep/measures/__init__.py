@@ -1,0 +1,1 @@
+"""What the study measures: prediction on fixed text, generated text, and speed."""
