@@ -55,7 +55,17 @@ def about(cfg: Sweep) -> str:
 
 def prediction(results: Results, model: str, source: str) -> str:
     """The table of a text: bits, KL, probabilities, perplexity."""
-    head = ["format", "bits", "KL, nats", "KL median", "KL 99 %", "KL most", "RMS Δp, points", "mean Δp"]
+    head = [
+        "format",
+        "bits",
+        "weights, MB",
+        "KL, nats",
+        "KL median",
+        "KL 99 %",
+        "KL most",
+        "RMS Δp, points",
+        "mean Δp",
+    ]
     head += ["same top, %", "perplexity", "perplexity ratio", "beaten by"]
     beaten = front(results, [model])
     body = []
@@ -68,7 +78,8 @@ def prediction(results: Results, model: str, source: str) -> str:
         body.append(
             [
                 form,
-                f"{float(row['bits']):.3g}",
+                f"{float(row['bits']):.3f}".rstrip("0").rstrip("."),
+                f"{float(row['weight_bytes']) / 1e6:.4g}",
                 shown(estimates.mean(of["kl"]), ".3g"),
                 *(f"{at[each]:.2g}" for each in ("50", "99", "100")),
                 shown(estimates.root(estimates.mean(square)), ".2f", POINTS),

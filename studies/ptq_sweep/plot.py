@@ -80,6 +80,8 @@ def by_batch(path: Path, results: Results) -> None:
         axes.errorbar(sorted(rows), [p.mean for p in points], yerr=_errors(points), **style)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)
+    sizes = sorted({batch for *_, batch in results.speed})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set(xlabel="batch size", ylabel="decode speed / unquantized")
     report.save(axes, path)
 

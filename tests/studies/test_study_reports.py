@@ -16,7 +16,6 @@ from cadenza.recipe import RecipeError, TrainingError
 from cadenza.studies import (
     compute_cost,
     context_cost,
-    ptq_sweep,
     qat_pareto,
     report,
     rope_precision,
@@ -31,7 +30,7 @@ ROWS = [
 ]
 
 
-STUDIES = compute_cost, context_cost, ptq_sweep, qat_pareto, rope_precision
+STUDIES = compute_cost, context_cost, qat_pareto, rope_precision
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
@@ -164,17 +163,12 @@ def test_a_fingerprint_is_the_hash_of_the_named_fields():
     ("settings", "shared", "matter"),
     [
         (
-            ptq_sweep.Sweep(models=["m"]),
-            ptq_sweep.SHARED,
-            {"text", "windows", "window", "prompt", "dtype", "seed"},
-        ),
-        (
             qat_pareto.Pareto(recipe=["x.yaml"]),
             qat_pareto.SHARED,
             {"recipe", "overrides", "edge_bits", "calibrate_until", "granularity"},
         ),
     ],
-    ids=["ptq_sweep", "qat_pareto"],
+    ids=["qat_pareto"],
 )
 def test_the_fingerprint_is_of_what_is_shared(settings, shared, matter):
     """Not of what each cell has of its own, and not of which cells there are."""
