@@ -84,7 +84,8 @@ def load(cfg: Sweep, name: str, form: str = PLAIN) -> Any:
     )
     if not cfg.device_map:
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    elif offloaded := sorted({str(d) for d in model.hf_device_map.values()} & {"disk", *_host()}):
+    places = {str(device) for device in getattr(model, "hf_device_map", {}).values()}
+    if offloaded := sorted(places & {"disk", *_host()}):
         raise StudyError(
             f"device_map: a part of {name} is on {', '.join(offloaded)}; it must fit the devices"
         )
@@ -108,7 +109,7 @@ def quantized(model: Any, form: str) -> Any:
 
         remove_hook_from_module(model, recurse=True)
         apply_post_training_quantization(model, form)
-        return dispatch_model(model, device_map=model.hf_device_map, force_hooks=True)
+        return dispatch_model(model, device_map=model.hf_device_map)
     apply_post_training_quantization(model, form)
     return model
 
