@@ -52,9 +52,9 @@ def weight_scale(weight: Tensor, bits: int) -> Tensor:
     return scale_of(bound, bits, signed=True).view(-1, *[1] * (weight.ndim - 1))
 
 
-def quantize_weight(weight: Tensor, bits: int) -> Tensor:
-    """`weight` rounded by output channel, in its own dtype; the gradient ignores the rounding."""
-    return _QuantizeWeight.apply(weight, bits)  # pyright: ignore[reportReturnType]
+def quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """`weight` rounded to codes times `scale`, which clips none; the gradient ignores the rounding."""
+    return _QuantizeWeight.apply(weight, scale, bits)  # pyright: ignore[reportReturnType]
 
 
 class _Quantize(Function):
@@ -78,8 +78,7 @@ class _QuantizeWeight(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: Tensor, bits: int) -> Tensor:
-        scale = weight_scale(weight, bits)
+    def forward(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
         return _dequantized(codes(weight, scale, bits, signed=True), scale, weight.dtype)
 
     @staticmethod
@@ -88,7 +87,7 @@ class _QuantizeWeight(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad, None
+        return grad, None, None
 
 
 def _within(grad: Tensor, x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:

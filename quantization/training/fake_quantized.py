@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cadenza.quantization.training import averages
-from cadenza.quantization.training.fake_quantize import quantize, quantize_weight, scale_of
+from cadenza.quantization.training.fake_quantize import (
+    quantize,
+    quantize_weight,
+    scale_of,
+    weight_scale,
+)
 from cadenza.quantization.training.ranks import leave_to_this_rank
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage
@@ -39,7 +44,9 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         return super(FakeQuantized, stand_in).forward(entering)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _quantized_weight(self) -> Tensor:
-        return self.weight if self.weight_bits is None else quantize_weight(self.weight, self.weight_bits)
+        if self.weight_bits is None:
+            return self.weight
+        return quantize_weight(self.weight, self.weight_scale(), self.weight_bits)
 
     def _quantized_input(self, x: Tensor) -> Tensor:
         if self.activation_bits is None:
@@ -65,6 +72,10 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
     def averages(self) -> Tensor:
         """(2, channels or 1) float32: the moving averages of maxima and minima, which start at zero."""
         return averages.averages(self)
+
+    def weight_scale(self) -> Tensor:
+        """The scale of each output channel of the weight, (out, 1, ...)."""
+        return weight_scale(self.weight, self.weight_bits)
 
     def input_scale(self) -> Tensor:
         """The scale of the input, (channels or 1, 1, ...), which broadcasts to the input from the right."""

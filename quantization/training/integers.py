@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.quantization.training.fake_quantize import EPSILON, codes, qmax, scale_of, weight_scale
+from cadenza.quantization.training.fake_quantize import EPSILON, codes, qmax, scale_of
 from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.surgery.errors import CheckpointError, SurgeryError
 
@@ -146,7 +146,7 @@ def _entries(layer: Any) -> Integers:
     """The integers and scales of a layer, by the names of its entries in the state dict."""
     entries: Integers = {}
     if layer.weight_bits is not None:
-        scale = weight_scale(layer.weight, layer.weight_bits)
+        scale = layer.weight_scale()
         integers = codes(layer.weight.detach(), scale, layer.weight_bits, signed=True).to(torch.int8)
         entries["weight"] = _pack(integers) if layer.weight_bits <= PACKED_BITS else integers
         entries["weight_scale"] = scale.flatten().float()

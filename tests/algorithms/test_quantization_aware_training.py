@@ -66,7 +66,7 @@ def test_weights_equal_torchs_fake_quantization_up_to_ties(bits):
     theirs = torch.fake_quantize_per_channel_affine(
         weight, scale, torch.zeros(16, dtype=torch.int32), 0, -most, most
     )
-    ours = quantize_weight(weight, bits)
+    ours = quantize_weight(weight, weight_scale(weight, bits), bits)
     differs = (ours - theirs).abs() > 1e-6
     assert differs.float().mean() < 1e-3
     if bits <= 4:

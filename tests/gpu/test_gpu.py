@@ -21,7 +21,13 @@ from cadenza.algorithms import (
     set_activation_bounds,
 )
 from cadenza.quantization.stored.formats import BLOCK, FORMATS, FourBit
-from cadenza.quantization.training.fake_quantize import EPSILON, quantize, quantize_weight, scale_of
+from cadenza.quantization.training.fake_quantize import (
+    EPSILON,
+    quantize,
+    quantize_weight,
+    scale_of,
+    weight_scale,
+)
 
 halves = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 formats = pytest.mark.parametrize("name", FORMATS)
@@ -105,7 +111,7 @@ def test_weights_are_rounded_to_codes(device, dtype, bits):
     torch.manual_seed(0)
     weight, grad = torch.randn(7, 5, 3, 3).to(dtype), upstream((7, 5, 3, 3), dtype)
     ours = weight.to(device).requires_grad_()
-    out = quantize_weight(ours, bits)
+    out = quantize_weight(ours, weight_scale(ours, bits), bits)
     out.backward(grad.to(device))
     exact = weight.double()
     whole, step = plain_codes(exact, exact.abs().amax((1, 2, 3), keepdim=True), bits, signed=True)

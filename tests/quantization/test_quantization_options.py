@@ -10,7 +10,7 @@ from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
-from cadenza.quantization.training.fake_quantize import EPSILON, quantize_weight
+from cadenza.quantization.training.fake_quantize import EPSILON, quantize_weight, weight_scale
 from cadenza.surgery import NoEffect, SurgeryError
 
 DEFAULTS = (
@@ -152,7 +152,7 @@ def test_weights_in_low_precision_are_rounded_in_float32(dtype):
     weight = torch.randn(5, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
     step = (weight.float().abs().amax(1, keepdim=True) + EPSILON) / 127
     expected = ((weight.float() / step + 0.5).floor() * step).to(dtype)
-    found = quantize_weight(weight, 8)
+    found = quantize_weight(weight, weight_scale(weight, 8), 8)
     assert found.dtype == dtype
     assert (found == expected).float().mean() > 0.99  # a code on an edge may differ
     low = step.to(dtype)
