@@ -89,6 +89,12 @@ class QuantizationAwareTraining(Surgery):
         "Of the inputs' bounds; integer hardware needs `per_tensor`.",
         Choice("per_channel", "per_tensor"),
     )
+    edge_gradient: str = option(
+        "full",
+        "Of inputs at the ends of their range; `half` is AQT's under JAX, for inputs in the lowest and the "
+        "highest unsigned code.",
+        Choice("full", "half"),
+    )
     stage = Stage.QUANTIZE
 
     def __post_init__(self) -> None:
@@ -119,6 +125,7 @@ class QuantizationAwareTraining(Surgery):
         unsigned = path in layers.unsigned
         yield set_attributes(module, weight_bits=weight, activation_bits=activation, left_out=None)
         yield set_attributes(module, never_negative=unsigned, unsigned=unsigned)
+        yield set_attributes(module, edge_gradient=self.edge_gradient)
         yield set_attributes(module, calibrating=activation is not None)
         yield mix(module, FakeQuantized)
 
@@ -170,6 +177,7 @@ def apply_quantization_aware_training(
     activation_bits: int | None = 4,
     edge_bits: int | None = 8,
     granularity: str = "per_channel",
+    edge_gradient: str = "full",
     *,
     optimizers: Optimizers = None,
 ) -> Report:
@@ -182,7 +190,9 @@ def apply_quantization_aware_training(
         NoEffect: no convolution or linear layer is eligible.
         SurgeryError: an option is invalid.
     """
-    surgery = QuantizationAwareTraining(weight_bits, activation_bits, edge_bits, granularity=granularity)
+    surgery = QuantizationAwareTraining(
+        weight_bits, activation_bits, edge_bits, granularity=granularity, edge_gradient=edge_gradient
+    )
     return surgery.operate(model, optimizers)
 
 

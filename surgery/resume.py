@@ -4,6 +4,7 @@ Composer itself creates the algorithms that a run leaves out, by class name in `
 only warns about other options, and it silently drops weights that the model doesn't have.
 """
 
+from dataclasses import MISSING, fields
 from typing import Any
 
 import composer.algorithms
@@ -58,12 +59,15 @@ class _FullLoad(_ModelLoad):
 
 
 def refuse_other_options(state_dict: dict[str, Any], surgeries: list[Any]) -> None:
-    """Raise if one of `surgeries` has other options in the checkpoint."""
+    """Raise if one of `surgeries` has other options in the checkpoint.
+
+    An option that the checkpoint doesn't name is younger than it. Its default is what there was before.
+    """
     saved = saved_algorithms(state_dict)
     for surgery in surgeries:
         theirs = saved.get(surgery.entry.name, repr(surgery))
-        if theirs != repr(surgery):
-            then, now = parse(theirs)[1], surgery.options
+        then, now = {**_defaults(surgery), **parse(theirs)[1]}, surgery.options
+        if then != now:
             names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
             difference = "; ".join(
                 f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in names
@@ -71,6 +75,11 @@ def refuse_other_options(state_dict: dict[str, Any], surgeries: list[Any]) -> No
             raise CheckpointError(
                 f"the checkpoint was made with {theirs}, not with {surgery!r}: {difference}"
             )
+
+
+def _defaults(surgery: Any) -> dict[str, Any]:
+    """The options of `surgery` that have a default, by name."""
+    return {f.name: f.default for f in fields(surgery) if f.repr and f.default is not MISSING}
 
 
 def refuse_left_out(state_dict: dict[str, Any], state: State, excluded: list[str]) -> None:

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from saved import KEPT, kept_logits
 from trainers import short_trainer
 
+from cadenza.algorithms import QuantizationAwareTraining
 from cadenza.models import export, load
+from cadenza.surgery import CheckpointError
 
 FOLDERS = sorted(path.parent for path in (ROOT / "tests/kept").glob("*/*/checkpoint.pt"))
 held = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -54,3 +56,12 @@ def test_a_checkpoint_is_resumed(folder, listed):
         )
     assert resumed.state.timestamp.batch == 3
     assert_same(model, folder)
+
+
+def test_an_option_that_a_checkpoint_is_too_old_for_had_its_default():
+    (folder,) = (path for path in FOLDERS if path.name == "quantization_aware_training")
+    family, sizes, algorithms = KEPT[folder.name]
+    (listed,) = algorithms()
+    other = QuantizationAwareTraining(**{**listed.options, "edge_gradient": "half"})
+    with pytest.raises(CheckpointError, match="edge_gradient was 'full' and is 'half'"):
+        short_trainer(build(family, **sizes), [other], family, load_path=str(folder / "checkpoint.pt"))

@@ -6,7 +6,8 @@ A tensor is replaced by integers of few bits (codes) times a scale:
 2. `codes` divides by the scale, rounds (signed: to the nearest, unsigned: down), and clips to [-qmax, qmax]
    or [0, 2^bits - 1].
 3. The codes times the scale are the result, in the dtype of the tensor.
-4. The gradient passes straight through within the bound, and is zero where a number was clipped.
+4. The gradient passes straight through within the bound, and is zero where a number was clipped. With
+   `edge_gradient` "half" it is a half at the ends of the clip, as in AQT: see `_half_at_ends`.
 
 Unlike torch.ao's FakeQuantize there is no zero_point. A scale is a float32 tensor of at least one dimension,
 so that type promotion rounds bfloat16 numbers in float32; that costs a cast of each result.
@@ -40,9 +41,13 @@ def codes(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
     return scaled.floor_().clamp_(0, 2**bits - 1)
 
 
-def quantize(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
-    """`x` rounded to codes times `scale`, in its own dtype; the gradient is zero outside of the bound."""
-    return _Quantize.apply(x, scale, bits, signed)  # pyright: ignore[reportReturnType]
+def quantize(x: Tensor, scale: Tensor, bits: int, signed: bool, edge_gradient: str = "full") -> Tensor:
+    """`x` rounded to codes times `scale`, in its own dtype; the gradient is zero outside of the bound.
+
+    Args:
+        edge_gradient: "full" or "half", the gradient at the ends of the clip.
+    """
+    return _Quantize.apply(x, scale, bits, signed, edge_gradient)  # pyright: ignore[reportReturnType]
 
 
 def weight_scale(weight: Tensor, bits: int) -> Tensor:
@@ -61,17 +66,18 @@ class _Quantize(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+    def forward(x: Tensor, scale: Tensor, bits: int, signed: bool, edge_gradient: str) -> Tensor:
         return _dequantized(codes(x, scale, bits, signed), scale, x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, scale, *ctx.options = inputs
+        x, scale, *ctx.options, ctx.edge_gradient = inputs
         ctx.save_for_backward(x, scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _within(grad, *ctx.saved_tensors, *ctx.options), None, None, None
+        through = _half_at_ends if ctx.edge_gradient == "half" else _within
+        return through(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
 
 
 class _QuantizeWeight(Function):
@@ -97,6 +103,20 @@ def _within(grad: Tensor, x: Tensor, scale: Tensor, bits: int, signed: bool) -> 
     # The kernel of ReLU's backward; a mask and a product would take twice as long.
     threshold = -torch.finfo(torch.float32).tiny if signed else 0.0  # the signed bound itself is inside
     return _ops.threshold_backward(grad, margin.to(grad.dtype), threshold)
+
+
+def _half_at_ends(grad: Tensor, x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
+    """`grad` as JAX's clip passes it in AQT: a half at an end of the clip, all within, none outside.
+
+    AQT rounds unsigned numbers down before the clip. So all numbers of the lowest and of the highest code are
+    at an end. It rounds signed numbers after the clip. So only those are that lie on the bound exactly, and
+    EPSILON keeps weights below 1 off theirs.
+    """
+    scaled = x * scale.reciprocal()
+    low, high = (-qmax(bits), qmax(bits)) if signed else (0, 2**bits - 1)
+    clipped = scaled if signed else scaled.floor_()
+    share = (clipped - low).sign().add(1) * (high - clipped).sign().add(1) / 4  # 0, a half or 1
+    return (grad * share).to(grad.dtype)
 
 
 def _dequantized(integers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

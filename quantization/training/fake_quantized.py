@@ -31,10 +31,10 @@ from cadenza.surgery.runtime import uncompiled
 class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZE):
     """The mixin of an `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
 
-    Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `never_negative`
-    (what tracing says of inputs), `unsigned` (whether that held in the calibration, too), `calibrating`, a
-    copy of the buffer `calibrated` that can be read without waiting for the device, and `left_out`, the
-    number of batches that weren't finite (None: no batch yet).
+    Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `edge_gradient`, an
+    argument of `quantize`, `never_negative` (what tracing says of inputs), `unsigned` (whether that held in
+    the calibration, too), `calibrating`, a copy of the buffer `calibrated` that can be read without waiting
+    for the device, and `left_out`, the number of batches that weren't finite (None: no batch yet).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
             if self.training and _is_measurable(x):
                 self.observe(x.detach())
             return x
-        return quantize(x, self.input_scale(), self.activation_bits, not self.unsigned)
+        return quantize(x, self.input_scale(), self.activation_bits, not self.unsigned, self.edge_gradient)
 
     def observe(self, x: Tensor) -> None:
         """Add the maxima and minima of `x` to the averages, unless some aren't finite."""
@@ -118,6 +118,7 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         super().__setstate__(state)  # pyright: ignore[reportAttributeAccessIssue]
         self.__dict__.setdefault("never_negative", self.unsigned)  # pickled by version 0.1
         self.__dict__.setdefault("left_out", None)
+        self.__dict__.setdefault("edge_gradient", "full")
         self.loaded()
 
 

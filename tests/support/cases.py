@@ -117,6 +117,7 @@ ROWS = [
             "edge_bits": 8,
             "calibrate_until": "0.05dur",
             "granularity": "per_channel",
+            "edge_gradient": "full",
         },
         other={
             "weight_bits": 3,
@@ -124,6 +125,7 @@ ROWS = [
             "edge_bits": 7,
             "calibrate_until": "9ba",
             "granularity": "per_tensor",
+            "edge_gradient": "half",
         },
     ),
     Case(
