@@ -1,5 +1,6 @@
 """ResNets for image classification as Composer models: torchvision's, of any width, also for small images."""
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,16 +13,21 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from cadenza.models.errors import ModelError, nearest_field
 
-# Blocks of each of the four stages (He et al., arXiv 1512.03385, table 1); 10 is 18 with half of its blocks.
+# Blocks of each of the four stages (He et al., arXiv 1512.03385, table 1; 29 and 200 are those of arXiv
+# 2105.03536); 10 is 18 with half of its blocks.
 DEPTHS: dict[str, tuple[Any, list[int]]] = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet29": (Bottleneck, [2, 2, 3, 2]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
+    "resnet200": (Bottleneck, [3, 24, 36, 3]),
 }
 STEMS = ("imagenet", "small", "small_stride2")
+INITS = ("torchvision", "lecun")
+CUT = 0.87962566103423978  # the standard deviation of a standard normal that is cut off at -2 and 2
 
 
 class ScaledResNet(ResNet):
@@ -68,24 +74,43 @@ def resnet(
     num_classes: int = 1000,
     channels: int = 3,
     stem: str = "imagenet",
+    init: str = "torchvision",
 ) -> ComposerClassifier:
     """A ResNet as a Composer model with cross-entropy, top-1 and top-5; arguments as in `ScaledResNet`.
 
-    Batches are (images (batch, channels, height, width), labels (batch,)). The last batch norm of each block
-    starts at zero (Goyal et al., arXiv 1706.02677).
+    By `init` "torchvision" weights of convolutions start by their outputs (He et al., arXiv 1502.01852), by
+    "lecun" as `lecun_normal_` says. Batches are (images (batch, channels, height, width), labels (batch,)).
+    The last batch norm of each block starts at zero (Goyal et al., arXiv 1706.02677).
 
     Raises:
-        ModelError: unknown depth or stem, or a width that leaves a stage without filters.
+        ModelError: unknown depth, stem or init, or a width that leaves a stage without filters.
     """
     if model_type not in DEPTHS:
         hint = nearest_field(model_type, DEPTHS)
         raise ModelError(f"model.model_type {model_type!r} is not a ResNet of known depth{hint}")
     if stem not in STEMS:
         raise ModelError(f"model.stem is {stem!r}; it must be {', '.join(STEMS[:-1])} or {STEMS[-1]}")
+    if init not in INITS:
+        raise ModelError(f"model.init is {init!r}; it must be {' or '.join(INITS)}")
     if round(64 * width) < 1:
         raise ModelError(f"model.width is {width}; it must be at least 1/64, which is one filter")
     network = ScaledResNet(*DEPTHS[model_type], width, num_classes, channels, stem)
+    if init == "lecun":
+        lecun_normal_(network)
     return classifier(network, num_classes)
+
+
+def lecun_normal_(network: nn.Module) -> None:
+    """Start convolutions and linear layers of `network` as flax does, and so AQT: biases are zero.
+
+    Weights are normal with a variance of 1 / fan-in after they are cut off at two standard deviations.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            std = 1 / math.sqrt(module.weight[0].numel()) / CUT
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def classifier(network: nn.Module, num_classes: int) -> ComposerClassifier:

@@ -68,12 +68,20 @@ class ImageModel:
     model_type: str = option(
         "resnet50",
         "The depth; `resnet10` is half of 18.",
-        Choice("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        Choice(
+            *("resnet10", "resnet18", "resnet29", "resnet34"),
+            *("resnet50", "resnet101", "resnet152", "resnet200"),
+        ),
     )
     width: float = option(1.0, "Multiplies the channels.", Range("[0.015625, 64]"))
     stem: str = option(
         "imagenet",
         "For images of 28 to 64 pixels `small`, or `small_stride2`, which takes a quarter of the work.",
         Choice("imagenet", "small", "small_stride2"),
+    )
+    init: str = option(
+        "torchvision",
+        "How weights start: as torchvision has them, or as AQT has them, normal by their inputs.",
+        Choice("torchvision", "lecun"),
     )
     channels_last: bool = option(False, "The memory layout that tensor cores need.")

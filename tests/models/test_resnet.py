@@ -12,12 +12,14 @@ BLOCKS = {
     "resnet10": [1, 1, 1, 1],
     "resnet18": [2, 2, 2, 2],
     "resnet34": [3, 4, 6, 3],
+    "resnet29": [2, 2, 3, 2],
     "resnet50": [3, 4, 6, 3],
     "resnet101": [3, 4, 23, 3],
     "resnet152": [3, 8, 36, 3],
+    "resnet200": [3, 24, 36, 3],
 }
 PLANES = (64, 128, 256, 512)
-BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
+BOTTLENECKS = ("resnet29", "resnet50", "resnet101", "resnet152", "resnet200")
 depths = pytest.mark.parametrize("depth", ["resnet18", "resnet50"])
 
 
@@ -163,6 +165,7 @@ def plain_loss(logits, labels):
         ),
         ({"model_type": "vgg"}, "model.model_type 'vgg' is not a ResNet of known depth"),
         ({"stem": "tiny"}, "model.stem is 'tiny'; it must be imagenet, small or small_stride2"),
+        ({"init": "he"}, "model.init is 'he'; it must be torchvision or lecun"),
         ({"width": 0.005}, "model.width is 0.005; it must be at least 1/64, which is one filter"),
         ({"width": 0.00775}, "model.width is 0.00775; it must be at least 1/64, which is one filter"),
         ({"width": -1.0}, "model.width is -1.0; it must be at least 1/64, which is one filter"),
@@ -187,6 +190,33 @@ def test_the_stem_starts_by_its_outputs(stem, taps):
     weight = resnet("resnet10", channels=8, stem=stem).module.conv1.weight.detach()
     assert float(weight.var()) == pytest.approx(2 / taps, rel=0.1)
     assert abs(float(weight.mean())) < 0.05 * float(weight.std())
+
+
+@pytest.mark.parametrize("depth", ["resnet18", "resnet29"])
+def test_lecun_normal(depth):
+    """A normal that is cut off at two of its deviations, with a variance of 1 / fan-in; biases are zero."""
+    torch.manual_seed(0)
+    network = resnet(depth, 0.5, num_classes=500, init="lecun").module
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    for layer in layers:
+        weight = layer.weight.detach().double()
+        scaled = weight * weight[0].numel() ** 0.5
+        count = weight.numel()
+        assert abs(float(scaled.mean())) < 5 / count**0.5
+        assert float(scaled.var()) == pytest.approx(1, abs=5 * (1.37 / count) ** 0.5)  # of a kurtosis of 2.37
+        assert 0.9 * 2 / 0.8796 < float(scaled.abs().max()) <= 2 / 0.8796
+    assert not network.fc.bias.any()
+    norms = [m.weight for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert sum(bool((weight == 0).all()) for weight in norms) == sum(BLOCKS[depth]), "as torchvision's"
+
+
+@pytest.mark.parametrize(("depth", "layers"), [("resnet29", 29), ("resnet50", 50), ("resnet200", 200)])
+def test_a_depth_is_the_number_of_its_layers(depth, layers):
+    """Without projections of shortcuts, as He et al. count."""
+    with torch.device("meta"):
+        network = resnet(depth).module
+    found = [name for name, m in network.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert sum("downsample" not in name for name in found) == layers
 
 
 def test_the_least_width():

@@ -71,6 +71,19 @@ def test_other_depths(depth):
     assert round(found["linear_ratio"], 4) == ratio
 
 
+@pytest.mark.parametrize(
+    ("depth", "known", "more"), [("resnet29", 4089184256, -7), ("resnet200", 11513626624, 16)]
+)
+def test_depths_that_torchvision_has_not(depth, known, more):
+    """29 is 50 without 1 + 2 + 3 + 1 blocks, and 200 is 152 with 16 more.
+
+    A block that doesn't project has 4 + 9 + 4 times c^2 weights for c filters, the same MACs in each stage.
+    """
+    model, image = compute_cost.build(depth, 224, 128, 1.0)
+    found = totals(layer_costs(model, image))["macs"]
+    assert found == known + more * 17 * 64**2 * 56**2
+
+
 def plain_macs(layer, size):
     """Multiplications of a convolution over an example of this size, by its definition."""
     places = [

@@ -25,6 +25,10 @@ def blocks(network):
     return sum(isinstance(module, BasicBlock) for module in network.modules())
 
 
+def has_biases(network):
+    return bool(network.fc.bias.any())
+
+
 def is_channels_last(network):
     return network.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -33,6 +37,7 @@ MODELS = {
     "model_type": ("model.model_type=resnet18", blocks, 4, 8),
     "width": ("model.width=0.125", lambda network: network.fc.in_features, 128, 64),
     "stem": ("model.stem=small_stride2", lambda network: network.conv1.stride, (1, 1), (2, 2)),
+    "init": ("model.init=lecun", has_biases, True, False),
     "channels_last": ("model.channels_last=true", is_channels_last, False, True),
 }
 

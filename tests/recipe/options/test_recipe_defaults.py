@@ -48,6 +48,7 @@ SECTIONS = {
         "model_type": "resnet50",
         "width": 1.0,
         "stem": "imagenet",
+        "init": "torchvision",
         "channels_last": False,
     },
     Optimizer: {
