@@ -23,11 +23,12 @@ from cadenza.quantization.training.calibration import (
 )
 from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.quantization.training.integers import check_converted, convert, load_converted
+from cadenza.quantization.training.learned_scales import initial_weight_scale
 from cadenza.quantization.training.ranks import average_over_ranks
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
-from cadenza.surgery.parameters import add_buffers, leave_to_each_rank, set_attributes
+from cadenza.surgery.parameters import add_buffers, add_parameters, leave_to_each_rank, set_attributes
 from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Stage, Undo, mix, stock_class
 from cadenza.surgery.runtime import reached
@@ -68,6 +69,9 @@ class QuantizationAwareTraining(Surgery):
     3. Afterwards inputs are quantized, with these averages as fixed bounds. Their integers are unsigned in a
        layer behind a ReLU.
 
+    With `scales` "learned" scales are parameters, and inputs are rounded to the nearest code. The scale of an
+    input starts at the calibrated one, that of a weight at LSQ's; its authors start from a trained network.
+
     Batch norm, attention, residual sums and biases stay in floating point. The arithmetic is simulated. It
     saves a modelled cost (`python -m cadenza.studies.compute_cost`) and, by `convert`, memory.
 
@@ -95,12 +99,22 @@ class QuantizationAwareTraining(Surgery):
         "highest unsigned code.",
         Choice("full", "half"),
     )
+    scales: str = option(
+        "calibrated",
+        "`learned`: scales of weights and inputs are parameters that train, as in LSQ (arXiv 1902.08153).",
+        Choice("calibrated", "learned"),
+    )
     stage = Stage.QUANTIZE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weight_bits is None and self.activation_bits is None:
             raise SurgeryError("weight_bits and activation_bits are both null: nothing is to be quantized")
+        if self.scales == "learned" and self.edge_gradient != "full":
+            raise SurgeryError(
+                f"edge_gradient {self.edge_gradient!r} is AQT's, of calibrated scales; with scales 'learned' "
+                "the gradient is LSQ's: leave edge_gradient at 'full'"
+            )
 
     def survey(self, model: nn.Module) -> Layers:
         """Which layers are quantized, and how."""
@@ -122,17 +136,32 @@ class QuantizationAwareTraining(Surgery):
         weight, activation = (bits and (edge or bits) for bits in (self.weight_bits, self.activation_bits))
         if activation is not None:
             yield add_buffers(module, self._new_averages(module))
+        if self.scales == "learned":
+            yield add_parameters(module, self._new_scales(module, weight, activation))
         unsigned = path in layers.unsigned
         yield set_attributes(module, weight_bits=weight, activation_bits=activation, left_out=None)
         yield set_attributes(module, never_negative=unsigned, unsigned=unsigned)
-        yield set_attributes(module, edge_gradient=self.edge_gradient)
+        yield set_attributes(module, edge_gradient=self.edge_gradient, scales=self.scales)
         yield set_attributes(module, calibrating=activation is not None)
         yield mix(module, FakeQuantized)
 
     def _new_averages(self, module: Any) -> dict[str, Tensor]:
         """The buffers of a layer, for each input channel or for the whole input."""
-        channels = module.weight.shape[1] * getattr(module, "groups", 1)
-        return new_averages(channels if self.granularity == "per_channel" else 1, module.weight.device)
+        return new_averages(self._input_scales(module), module.weight.device)
+
+    def _input_scales(self, module: Any) -> int:
+        return (
+            module.weight.shape[1] * getattr(module, "groups", 1) if self.granularity == "per_channel" else 1
+        )
+
+    def _new_scales(self, module: Any, weight: int | None, activation: int | None) -> dict[str, nn.Parameter]:
+        """The parameters of a layer's scales, which train if its weight does."""
+        found, like = {}, module.weight.detach()
+        if weight is not None:
+            found["learned_weight_scale"] = initial_weight_scale(like, weight)
+        if activation is not None:
+            found["input_scale_factor"] = like.new_ones(self._input_scales(module))
+        return {name: nn.Parameter(data, module.weight.requires_grad) for name, data in found.items()}
 
     def finish(self, report: Report, survey: Layers) -> Iterator[Undo]:
         report.skipped = survey.skipped
@@ -178,6 +207,7 @@ def apply_quantization_aware_training(
     edge_bits: int | None = 8,
     granularity: str = "per_channel",
     edge_gradient: str = "full",
+    scales: str = "calibrated",
     *,
     optimizers: Optimizers = None,
 ) -> Report:
@@ -190,9 +220,8 @@ def apply_quantization_aware_training(
         NoEffect: no convolution or linear layer is eligible.
         SurgeryError: an option is invalid.
     """
-    surgery = QuantizationAwareTraining(
-        weight_bits, activation_bits, edge_bits, granularity=granularity, edge_gradient=edge_gradient
-    )
+    options: dict[str, Any] = {"granularity": granularity, "edge_gradient": edge_gradient, "scales": scales}
+    surgery = QuantizationAwareTraining(weight_bits, activation_bits, edge_bits, **options)
     return surgery.operate(model, optimizers)
 
 

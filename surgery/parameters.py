@@ -66,6 +66,18 @@ def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:
     return undo
 
 
+def add_parameters(module: nn.Module, parameters: dict[str, Parameter]) -> Undo:
+    """Register `parameters` on `module`."""
+    for name, parameter in parameters.items():
+        module.register_parameter(name, parameter)
+
+    def undo() -> None:
+        for name in parameters:
+            del module._parameters[name]
+
+    return undo
+
+
 def store_instead(module: nn.Module, name: str, stored: dict[str, Tensor]) -> Undo:
     """Replace the parameter `name` by the buffers `stored`; one of them may have the same name."""
     order = list(module._parameters)

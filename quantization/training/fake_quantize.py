@@ -28,17 +28,26 @@ def qmax(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def scale_of(bound: Tensor, bits: int, signed: bool) -> Tensor:
-    """The scale of codes that reach to `bound`; the code of `bound` itself is clipped if unsigned."""
-    return (bound + EPSILON) / (qmax(bits) if signed else 2**bits)
+def code_range(bits: int, signed: bool) -> tuple[int, int]:
+    """The lowest and the highest code."""
+    return (-qmax(bits), qmax(bits)) if signed else (0, 2**bits - 1)
 
 
-def codes(x: Tensor, scale: Tensor, bits: int, signed: bool) -> Tensor:
-    """The codes of `x`, as floating-point numbers: the nearest if signed, rounded down if unsigned."""
+def scale_of(bound: Tensor, bits: int, signed: bool, nearest: bool = False) -> Tensor:
+    """The scale of codes that reach to `bound`; that of `bound` is clipped if unsigned and not `nearest`."""
+    return (bound + EPSILON) / (2**bits if not signed and not nearest else code_range(bits, signed)[1])
+
+
+def codes(x: Tensor, scale: Tensor, bits: int, signed: bool, nearest: bool = False) -> Tensor:
+    """The codes of `x`, as floating-point numbers.
+
+    Args:
+        nearest: round unsigned numbers to the nearest code, as signed ones are, and not down.
+    """
     scaled = x * scale.reciprocal()
-    if signed:
-        return scaled.add_(0.5).floor_().clamp_(-qmax(bits), qmax(bits))
-    return scaled.floor_().clamp_(0, 2**bits - 1)
+    if signed or nearest:
+        scaled.add_(0.5)
+    return scaled.floor_().clamp_(*code_range(bits, signed))
 
 
 def quantize(x: Tensor, scale: Tensor, bits: int, signed: bool, edge_gradient: str = "full") -> Tensor:
@@ -67,7 +76,7 @@ class _Quantize(Function):
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, bits: int, signed: bool, edge_gradient: str) -> Tensor:
-        return _dequantized(codes(x, scale, bits, signed), scale, x.dtype)
+        return dequantized(codes(x, scale, bits, signed), scale, x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -85,7 +94,7 @@ class _QuantizeWeight(Function):
 
     @staticmethod
     def forward(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-        return _dequantized(codes(weight, scale, bits, signed=True), scale, weight.dtype)
+        return dequantized(codes(weight, scale, bits, signed=True), scale, weight.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -113,13 +122,13 @@ def _half_at_ends(grad: Tensor, x: Tensor, scale: Tensor, bits: int, signed: boo
     EPSILON keeps weights below 1 off theirs.
     """
     scaled = x * scale.reciprocal()
-    low, high = (-qmax(bits), qmax(bits)) if signed else (0, 2**bits - 1)
+    low, high = code_range(bits, signed)
     clipped = scaled if signed else scaled.floor_()
     share = (clipped - low).sign().add(1) * (high - clipped).sign().add(1) / 4  # 0, a half or 1
     return (grad * share).to(grad.dtype)
 
 
-def _dequantized(integers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def dequantized(integers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """`integers` times `scale`, in place except under torch.compile, where torch 2.11 loses the gradient."""
     result = integers * scale if torch.compiler.is_compiling() else integers.mul_(scale)
     return result if result.dtype == dtype else result.to(dtype)

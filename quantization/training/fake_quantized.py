@@ -22,6 +22,7 @@ from cadenza.quantization.training.fake_quantize import (
     scale_of,
     weight_scale,
 )
+from cadenza.quantization.training.learned_scales import learned_scale, quantize_learned, used
 from cadenza.quantization.training.ranks import leave_to_this_rank
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage
@@ -32,9 +33,10 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
     """The mixin of an `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
 
     Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `edge_gradient`, an
-    argument of `quantize`, `never_negative` (what tracing says of inputs), `unsigned` (whether that held in
-    the calibration, too), `calibrating`, a copy of the buffer `calibrated` that can be read without waiting
-    for the device, and `left_out`, the number of batches that weren't finite (None: no batch yet).
+    argument of `quantize`, `scales` ("calibrated" or "learned"), `never_negative` (what tracing says of
+    inputs), `unsigned` (whether that held in the calibration, too), `calibrating`, a copy of the buffer
+    `calibrated` that can be read without waiting for the device, and `left_out`, the number of batches that
+    weren't finite (None: no batch yet).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -46,6 +48,9 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
     def _quantized_weight(self) -> Tensor:
         if self.weight_bits is None:
             return self.weight
+        if self.scales == "learned":
+            count = self.weight[0].numel()
+            return quantize_learned(self.weight, self.weight_scale(), self.weight_bits, True, count)
         return quantize_weight(self.weight, self.weight_scale(), self.weight_bits)
 
     def _quantized_input(self, x: Tensor) -> Tensor:
@@ -57,8 +62,12 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         if self.calibrating:
             if self.training and _is_measurable(x):
                 self.observe(x.detach())
-            return x
-        return quantize(x, self.input_scale(), self.activation_bits, not self.unsigned, self.edge_gradient)
+            return used(x, self.input_scale_factor) if measures and self.scales == "learned" else x
+        scale, signed = self.input_scale(), not self.unsigned
+        if self.scales == "learned":
+            count = x.shape[x.ndim - 1 - self._spatial_dims :].numel() / scale.numel()
+            return quantize_learned(x, scale, self.activation_bits, signed, count)
+        return quantize(x, scale, self.activation_bits, signed, self.edge_gradient)
 
     def observe(self, x: Tensor) -> None:
         """Add the maxima and minima of `x` to the averages, unless some aren't finite."""
@@ -75,12 +84,22 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
 
     def weight_scale(self) -> Tensor:
         """The scale of each output channel of the weight, (out, 1, ...)."""
+        if self.scales == "learned":
+            return learned_scale(self.learned_weight_scale, 1.0).view(-1, *[1] * (self.weight.ndim - 1))
         return weight_scale(self.weight, self.weight_bits)
 
     def input_scale(self) -> Tensor:
         """The scale of the input, (channels or 1, 1, ...), which broadcasts to the input from the right."""
         bound = self.averages.abs().amax(0) / averages.weight(self)
-        return scale_of(bound, self.activation_bits, not self.unsigned).view(-1, *[1] * self._spatial_dims)
+        learned = self.scales == "learned"
+        scale = scale_of(bound, self.activation_bits, not self.unsigned, nearest=learned)
+        scale = learned_scale(self.input_scale_factor, scale) if learned else scale
+        return scale.view(-1, *[1] * self._spatial_dims)
+
+    @property
+    def rounds_down(self) -> bool:
+        """Whether the input is rounded down to its codes, and not to the nearest."""
+        return self.unsigned and self.scales == "calibrated"
 
     def set_bound(self) -> None:
         """End the calibration."""
@@ -119,6 +138,7 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         self.__dict__.setdefault("never_negative", self.unsigned)  # pickled by version 0.1
         self.__dict__.setdefault("left_out", None)
         self.__dict__.setdefault("edge_gradient", "full")
+        self.__dict__.setdefault("scales", "calibrated")
         self.loaded()
 
 

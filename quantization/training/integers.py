@@ -30,7 +30,8 @@ def convert(model: nn.Module, unmeasured: bool = False) -> Integers:
     first one in the low half. Beside it are `weight_scale` (out,) and, for quantized inputs, `input_scale`
     (channels or 1,), both float32: a number is its code times the scale of its channel. Codes of inputs are
     rounded to the nearest and clipped symmetrically or, if `input_unsigned`, rounded down and clipped at 0
-    and 2^bits - 1. Other entries are those of the state dict, and `model` stays unchanged.
+    and 2^bits - 1. With learned scales they are rounded to the nearest there, too. Other entries are those of
+    the state dict, and `model` stays unchanged.
 
     Args:
         model: the network.
@@ -147,11 +148,11 @@ def _entries(layer: Any) -> Integers:
     entries: Integers = {}
     if layer.weight_bits is not None:
         scale = layer.weight_scale()
-        integers = codes(layer.weight.detach(), scale, layer.weight_bits, signed=True).to(torch.int8)
+        integers = codes(layer.weight.detach(), scale.detach(), layer.weight_bits, signed=True).to(torch.int8)
         entries["weight"] = _pack(integers) if layer.weight_bits <= PACKED_BITS else integers
-        entries["weight_scale"] = scale.flatten().float()
+        entries["weight_scale"] = scale.detach().flatten().float().clone()
     if layer.activation_bits is not None and not layer.calibrating:
-        entries["input_scale"] = layer.input_scale().detach().flatten().clone()
+        entries["input_scale"] = layer.input_scale().detach().flatten().float().clone()
         entries["input_unsigned"] = torch.tensor(layer.unsigned)
     return entries
 
@@ -170,6 +171,8 @@ def _dequantized(path: str, packed: Tensor, scale: Tensor, layer: Any) -> Tensor
         found = f"{packed.dtype}, {tuple(packed.shape)}"
         raise CheckpointError(f"{path}.weight is {found}; in {layer.weight_bits} bits it is {dtype}, {size}")
     integers = unpack(packed, shape) if is_packed else packed
+    if layer.scales == "learned":  # the scale isn't computed from the weight
+        return (integers * scale.float().view(-1, *[1] * (len(shape) - 1))).to(layer.weight.dtype)
     return _weights(integers, scale, layer.weight_bits, layer.weight.dtype)
 
 

@@ -43,8 +43,9 @@ def sync(optimizers: Sequence[Optimizer], before: Names, after: Names, memory: M
 
     A new parameter takes the place of the parameter that had its name; if that is in no optimizer (a frozen
     layer, a partial optimizer), nor is the new one. A new name joins the group of the most similar name, in
-    the order of the model. A parameter in `memory` goes back to its place, with its state. A parameter that
-    no module holds is removed. The state of a parameter with other rows is cut, or filled with zeros.
+    the order of the model; similar are the last part, then whether it is a matrix, then the path. A parameter
+    in `memory` goes back to its place, with its state. A parameter that no module holds is removed. The state
+    of a parameter with other rows is cut, or filled with zeros.
     """
     known, names = set(before.values()), _names_of(after)
     orders = {optimizer: _order(optimizer) for optimizer in optimizers}
@@ -132,7 +133,12 @@ def _place_for(
     trained = {name: place for name, p in before.items() if (place := _find(optimizers, p))}
     if not trained:
         raise SurgeryError(f"the optimizers hold no parameter of this model, so none can take {names[0]}")
-    return trained[max(trained, key=lambda name: _similarity(name, names[0]))]
+
+    def fit(name: str) -> tuple[bool, bool, int]:
+        same_leaf, shared = _similarity(name, names[0])
+        return same_leaf, (before[name].ndim > 1) == (new.ndim > 1), shared  # others often have no decay
+
+    return trained[max(trained, key=fit)]
 
 
 def _similarity(name: str, other: str) -> tuple[bool, int]:

@@ -15,7 +15,8 @@ from cadenza.surgery import NoEffect, SurgeryError
 
 DEFAULTS = (
     "QuantizationAwareTraining(weight_bits=4, activation_bits=4, edge_bits=8, "
-    "calibrate_until='0.05dur', granularity='per_channel', edge_gradient='full')"
+    "calibrate_until='0.05dur', granularity='per_channel', edge_gradient='full', "
+    "scales='calibrated')"
 )
 
 
@@ -40,6 +41,8 @@ def test_the_functional_form_passes_every_option():
     report = apply_quantization_aware_training(linear(), 3, 5, 6, "per_tensor", "half")
     expected = QuantizationAwareTraining(3, 5, 6, granularity="per_tensor", edge_gradient="half")
     assert report.surgery == repr(expected)
+    report = apply_quantization_aware_training(linear(), scales="learned")
+    assert report.surgery == repr(QuantizationAwareTraining(scales="learned"))
     layer = linear()
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
     report = apply_quantization_aware_training(layer, optimizers=optimizer)

@@ -118,6 +118,7 @@ ROWS = [
             "calibrate_until": "0.05dur",
             "granularity": "per_channel",
             "edge_gradient": "full",
+            "scales": "calibrated",
         },
         other={
             "weight_bits": 3,
@@ -126,6 +127,7 @@ ROWS = [
             "calibrate_until": "9ba",
             "granularity": "per_tensor",
             "edge_gradient": "half",
+            "scales": "learned",
         },
     ),
     Case(
