@@ -1,7 +1,7 @@
 """Quantization-aware training: convolutions and linear layers train with quantized weights and inputs."""
 
 import warnings
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from cadenza.quantization.experts import expert_weights, other_layers
 from cadenza.quantization.signs.nonnegative import nonnegative_inputs
 from cadenza.quantization.training.averages import BUFFERS, new_averages
 from cadenza.quantization.training.calibration import (
+    calibrate,
     calibrating,
     measured,
     quantized_inputs,
@@ -39,6 +40,7 @@ __all__ = [
     "check_converted",
     "convert",
     "load_converted",
+    "quantize_after_training",
     "set_activation_bounds",
 ]
 
@@ -223,6 +225,29 @@ def apply_quantization_aware_training(
     options: dict[str, Any] = {"granularity": granularity, "edge_gradient": edge_gradient, "scales": scales}
     surgery = QuantizationAwareTraining(weight_bits, activation_bits, edge_bits, **options)
     return surgery.operate(model, optimizers)
+
+
+def quantize_after_training(
+    model: nn.Module,
+    batches: Iterable[Any],
+    weight_bits: int | None = 8,
+    activation_bits: int | None = 8,
+    edge_bits: int | None = 8,
+    granularity: str = "per_tensor",
+) -> Report:
+    """Quantize a trained `model` in place, with bounds measured on `batches`; nothing is trained.
+
+    A batch is what `model` is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments.
+    A Composer model takes batches of its own kind. Defaults are those which ONNX Runtime computes fast.
+
+    Raises:
+        NoEffect: no convolution or linear layer is eligible.
+        SurgeryError: an option is invalid, or there are no batches, or none is finite.
+    """
+    report = apply_quantization_aware_training(model, weight_bits, activation_bits, edge_bits, granularity)
+    if activation_bits is not None:
+        calibrate(model, batches)
+    return report
 
 
 def _edges(layers: dict[str, nn.Module]) -> set[str]:

@@ -11,20 +11,16 @@ import json
 import math
 import sys
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from cadenza.algorithms import (
-    QuantizationAwareTraining,
-    apply_quantization_aware_training,
-    set_activation_bounds,
-)
+from cadenza.algorithms import QuantizationAwareTraining, apply_quantization_aware_training
 from cadenza.data import build_image_dataspec
 from cadenza.options import Range, Text, check, option
-from cadenza.quantization.training.calibration import calibrating
+from cadenza.quantization.training.calibration import calibrate
 from cadenza.recipe import load
 from cadenza.recipe import run as recipe_run
 from cadenza.recipe import trainer as recipe_trainer
@@ -187,12 +183,7 @@ def _quantized_after(cfg: Pareto, point: Point) -> report.Row:
 def _calibrate(cfg: Pareto, point: Point, model: Any, train: Any) -> None:
     """Quantize `model`, and set the activations' bounds from some batches; batch norm isn't updated."""
     apply_quantization_aware_training(model, *in_bits(point.bits), cfg.edge_bits, cfg.granularity)
-    model.eval()
-    for layer in calibrating(model).values():
-        layer.train()
-    for _, batch in zip(range(CALIBRATION), train.dataloader, strict=False):
-        model(batch)
-    set_activation_bounds(model)
+    calibrate(model, islice(train.dataloader, CALIBRATION))
 
 
 def _cost(cfg: Pareto, point: Point) -> report.Row:

@@ -1,9 +1,11 @@
-"""The end of a calibration: measured averages become fixed bounds, the same on all ranks."""
+"""A calibration and its end: measured averages become fixed bounds, the same on all ranks."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+from composer.models import ComposerModel
 from torch import nn
 
 from cadenza.quantization.training.fake_quantized import FakeQuantized
@@ -25,6 +27,44 @@ def calibrating(model: nn.Module) -> dict[str, Any]:
 def measured(layers: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `layers` that have seen a batch in train mode."""
     return {path: layer for path, layer in layers.items() if layer.input_batches}
+
+
+def run_on(model: nn.Module, batch: Any) -> Any:
+    """The outputs of `model`: a Composer model takes `batch` whole, another one a mapping by keyword.
+
+    A tuple or a list is a network's positional arguments; anything else is its only one.
+    """
+    if isinstance(model, ComposerModel):
+        return model(batch)
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+
+
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Measure the inputs of quantized layers on `batches`, set their bounds, and return their number.
+
+    Nothing is trained: the model computes in eval mode, and batch norm keeps its statistics. `run_on` says
+    what a batch may be. Modes are as before afterwards.
+
+    Raises:
+        SurgeryError: there are no batches, none is finite, or `model` has no layer that calibrates.
+    """
+    layers = calibrating(model)
+    if not layers:
+        raise SurgeryError("calibrate: no layer of the model calibrates; quantize its activations before")
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        for layer in layers.values():
+            layer.training = True  # alone: a mixin's layer has no children
+        with torch.no_grad():
+            for batch in batches:
+                run_on(model, batch)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return set_activation_bounds(model)
 
 
 def set_activation_bounds(model: nn.Module) -> int:

@@ -9,9 +9,16 @@ from families import batch, build
 from quantized_reference import made
 from torch import nn
 
-from cadenza.algorithms import apply_quantization_aware_training, set_activation_bounds
+from cadenza.algorithms import (
+    apply_quantization_aware_training,
+    quantize_after_training,
+    set_activation_bounds,
+)
 from cadenza.algorithms.quantization_aware_training import QuantizationAwareTraining
+from cadenza.models import resnet
 from cadenza.quantization.training.averages import weight
+from cadenza.quantization.training.calibration import calibrate
+from cadenza.quantization.training.fake_quantize import EPSILON
 from cadenza.surgery import NoEffect, SurgeryError
 
 
@@ -105,3 +112,53 @@ def test_training_that_ends_before_says_so():
     trainer = trained("9ba", 4)
     with pytest.warns(NoEffectWarning, match="activations aren't quantized yet.*calibrate_until=9ba"):
         trainer.fit()
+
+
+def test_calibrate_measures_in_eval_mode_and_sets_the_average_of_maxima():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
+    apply_quantization_aware_training(model, granularity="per_tensor")
+    batches = [torch.randn(5, 4, dtype=torch.float64) for _ in range(3)]
+    before = copy.deepcopy(model[0].state_dict())
+    assert calibrate(model, batches) == 1
+    assert [m.training for m in model] == [True] * 3, "modes are as before"
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), model[0].state_dict().values(), strict=True)
+    )
+    average = total = 0.0
+    for x in batches:  # batch norm of no statistics divides by sqrt(1 + eps)
+        largest = (x / (1 + 1e-5) ** 0.5).max().item()
+        average, total = average * 0.9 + largest * 0.1, total * 0.9 + 0.1
+    smallest = 0.0
+    for x in batches:
+        smallest = smallest * 0.9 + (x / (1 + 1e-5) ** 0.5).min().item() * 0.1
+    expected = (max(average, -smallest) / total + EPSILON) / 127
+    assert model[2].input_scale().item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "mapping", "composer"])
+def test_batches_are_what_the_model_is_called_with(kind):
+    if kind == "composer":
+        model, batches = resnet("resnet10", 0.125, 10, 1, "small"), [(torch.rand(2, 1, 8, 8), torch.ones(2))]
+    elif kind == "mapping":
+        model, batches = build("bert"), [dict(batch("bert"))]
+    else:
+        model, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4)
+        batches = [x if kind == "tensor" else (x,)]
+    report = quantize_after_training(model, batches)
+    assert report.changes
+    layers = [m for m in model.modules() if hasattr(m, "calibrating")]
+    assert layers
+    assert not any(m.calibrating for m in layers)
+    assert all(m.input_averages.shape[1] == 1 for m in layers)
+
+
+def test_calibrate_without_batches_or_layers():
+    model = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(SurgeryError, match="no layer of the model calibrates"):
+        calibrate(model, [torch.ones(1, 4)])
+    apply_quantization_aware_training(model)
+    with pytest.raises(SurgeryError, match="no quantized layer has seen a batch"):
+        calibrate(model, [])
+    with pytest.raises(SurgeryError, match="that was finite"):
+        calibrate(model, [torch.full((1, 4), float("nan"))])
