@@ -1,8 +1,10 @@
-"""`cadenza export`: the model of a checkpoint as a folder."""
+"""`cadenza export`: the model of a checkpoint as a folder, or its integers as an ONNX file."""
 
 import argparse
 import os
 from pathlib import Path
+
+from cadenza.cli.errors import CommandError
 
 
 def run(arguments: list[str]) -> int:
@@ -10,10 +12,13 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cadenza export",
         description="Write the model of a Composer checkpoint to a folder: a Hugging Face model for "
-        "`AutoModel`, the adapter of a LoRA run for peft, or a ResNet for `cadenza.models.load_resnet`.",
+        "`AutoModel`, the adapter of a LoRA run for peft, or a ResNet for `cadenza.models.load_resnet`. A "
+        "name that ends with .onnx is a file for ONNX Runtime: of a run with quantization_aware_training.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pt file under runs/NAME/checkpoints")
-    parser.add_argument("folder", type=Path, help="created; it must be empty or missing")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a .pt file under runs/NAME/checkpoints; for .onnx a run, too"
+    )
+    parser.add_argument("folder", type=Path, help="created, it must be empty or missing; or FILE.onnx")
     help = "add the adapters of a LoRA run to the weights, and write the whole model"
     parser.add_argument("--merge", action="store_true", help=help)
     help = (
@@ -27,9 +32,22 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--trust", action="store_true", help=help)
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # files are local, and read in a moment
+    checkpoint, folder = options.checkpoint.expanduser(), options.folder.expanduser()
+    if folder.suffix == ".onnx":
+        print(f"exported: {_onnx(checkpoint, folder, options)}")
+        return 0
     from cadenza.models import export
 
-    checkpoint, folder = options.checkpoint.expanduser(), options.folder.expanduser()
     chosen = options.trust, options.merge, options.onto, options.format
     print(f"exported: {export(checkpoint, folder, *chosen)}")
     return 0
+
+
+def _onnx(checkpoint: Path, file: Path, options: argparse.Namespace) -> Path:
+    """Write `file`; options of folders are refused."""
+    for name in ("merge", "onto", "format"):
+        if getattr(options, name):
+            raise CommandError(f"export: --{name} is an option of folders; a .onnx file holds trained integers")
+    from cadenza.cli import onnx_file
+
+    return onnx_file.write(checkpoint, file, options.trust)

@@ -19,7 +19,7 @@ MAY = {
     # quantization: folders that other code reads hold the codes of its layers
     "models": {"algorithms", "attention", "data", "options", "quantization", "surgery"},
     "recipe": {"algorithms", "data", "losses", "models", "options", "quantization", "surgery"},
-    "cli": {"attention", "data", "models", "recipe"},
+    "cli": {"attention", "data", "models", "quantization", "recipe"},  # of quantization: ONNX files
     "studies": {
         *("algorithms", "attention", "data", "models", "options", "quantization", "recipe", "surgery"),
     },

@@ -22,6 +22,7 @@ MORE = {
     ],
     "finetune": [],
     "qlora": ["data.eval_documents=8"],
+    "onnx": ["data.train_images=128", "data.eval_images=64", "train.max_duration=2ep"],
     "images": ["data.train_images=128", "data.eval_images=64", "train.max_duration=2ep"],
 }
 FILES = {
@@ -31,6 +32,7 @@ FILES = {
     "finetune": ["runs/letters/model/config.json"],
     "qlora": ["adapter/adapter_config.json", "merged/config.json", "few-bits/config.json"],
     "images": ["network/config.json"],
+    "onnx": ["digits.onnx", "encoder.onnx"],
 }
 
 

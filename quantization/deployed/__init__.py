@@ -1,0 +1,1 @@
+"""Networks of trained integers for other runtimes: ONNX graphs with QuantizeLinear and DequantizeLinear."""
