@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from cadenza.cli.errors import CommandError
 
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _onnx(checkpoint: Path, file: Path, options: argparse.Namespace) -> Path:
+def _onnx(checkpoint: Path, file: Path, options: argparse.Namespace) -> Any:
     """Write `file`; options of folders are refused."""
     for name in ("merge", "onto", "format"):
         if getattr(options, name):
