@@ -27,6 +27,8 @@ from cadenza.quantization.deployed.refusals import require_exportable
 from cadenza.quantization.training.calibration import run_on
 from cadenza.surgery.errors import SurgeryError
 
+SUMS = ("float", "int8")
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -57,7 +59,9 @@ class Exported:
         return "\n".join([f"{self.path}: {layers}; {products}; {difference}", *self.notes])
 
 
-def export_onnx(model: nn.Module, path: str | Path, example: Any, tolerance: float = 0.02) -> Exported:
+def export_onnx(
+    model: nn.Module, path: str | Path, example: Any, tolerance: float = 0.02, sums: str = "float"
+) -> Exported:
     """Write `model`, after `quantization_aware_training` or `quantize_after_training`, as an ONNX file.
 
     Args:
@@ -70,21 +74,31 @@ def export_onnx(model: nn.Module, path: str | Path, example: Any, tolerance: flo
         tolerance: the largest difference from the network's outputs, relative to the largest output. Where a
             number lies at the border of two codes, the last bit of a sum decides. So outputs differ by what
             some codes make.
+        sums: `float`: residual sums as in training, for which ONNX Runtime computes convolutions in front of
+            them in floating point. `int8`: convolutions there are rounded to 8 bits, by the range that
+            `example` gives, and run in integers. Outputs differ by more, so set `tolerance` and compare
+            accuracies.
 
     Raises:
         SurgeryError: the model can't be exported, or ONNX Runtime's outputs differ. No file is written then.
     """
     path = Path(path)
+    if sums not in SUMS:
+        raise SurgeryError(f"export_onnx: sums is {sums!r}; it must be {' or '.join(SUMS)}")
     require_exportable(model, path)
     import onnx_ir as ir
 
     from cadenza.quantization.deployed import runtime, tracing
+    from cadenza.quantization.deployed.sums import round_sums
 
     smaller = _smaller(example)
     expected = [_outputs(model, inputs) for inputs in (example, smaller)]
     with TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        ir.save(tracing.traced(model, example, expected[0]), draft)
+        graph = tracing.traced(model, example, expected[0])
+        if sums == "int8":
+            round_sums(graph.graph, _ranges(graph, draft, example))
+        ir.save(graph, draft)
         found = [runtime.outputs(draft, _arrays(inputs)) for inputs in (example, smaller)]
         difference = max(_difference(*pair) for pair in zip(expected, found, strict=True))
         if not difference <= tolerance:
@@ -108,6 +122,20 @@ def _outputs(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _ranges(model: Any, draft: Path, example: Any) -> dict[str, tuple[float, float]]:
+    """The smallest and largest number, by name, of what `round_sums` rounds; `draft` is written over."""
+    import onnx_ir as ir
+
+    from cadenza.quantization.deployed import runtime, sums
+
+    outputs, values = list(model.graph.outputs), sums.unrounded(model.graph)
+    model.graph.outputs.extend(value for value in values if not value.is_graph_output())
+    ir.save(model, draft)
+    found = runtime.outputs(draft, _arrays(example))
+    del model.graph.outputs[len(outputs) :]
+    return {value.name: (float(found[value.name].min()), float(found[value.name].max())) for value in values}
 
 
 def _smaller(example: Any) -> Any:
