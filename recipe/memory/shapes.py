@@ -41,7 +41,7 @@ def meta_model(recipe: Any) -> nn.Module:
 
 def _image_model(recipe: ImageRecipe) -> nn.Module:
     section, data = recipe.model, recipe.data
-    shape = {"num_classes": classes(data), "channels": channels(data)}
+    shape: dict[str, Any] = {"num_classes": classes(data), "channels": channels(data)}
     return resnet(section.model_type, section.width, stem=section.stem, **shape)
 
 
