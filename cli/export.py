@@ -48,7 +48,9 @@ def _onnx(checkpoint: Path, file: Path, options: argparse.Namespace) -> Any:
     """Write `file`; options of folders are refused."""
     for name in ("merge", "onto", "format"):
         if getattr(options, name):
-            raise CommandError(f"export: --{name} is an option of folders; a .onnx file holds trained integers")
+            raise CommandError(
+                f"export: --{name} is an option of folders; a .onnx file holds trained integers"
+            )
     from cadenza.cli import onnx_file
 
     return onnx_file.write(checkpoint, file, options.trust)

@@ -14,7 +14,9 @@ STUDIES = (
     "glue",
     "long_context_study",
     "ptq_sweep",
+    "qat_fidelity",
     "qat_pareto",
+    "qat_text",
 )  # settings of studies, which have commands of their own
 
 

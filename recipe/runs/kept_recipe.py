@@ -57,13 +57,17 @@ def differences(kept: dict[str, Any], recipe: Run) -> list[str]:
 
 def between(kept: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The same for two kept recipes."""
-    then, now = _flat(kept), _flat(other)
-    names = [name for name in {**then, **now} if not _uncompared(name)]
+    then, now = compared(kept), compared(other)
     return [
         f"{name}: {_shown(then, name)}, here {_shown(now, name)}"
-        for name in names
+        for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]
+
+
+def compared(kept: dict[str, Any]) -> dict[str, Any]:
+    """The values of a kept recipe that two are compared by, by their dotted keys."""
+    return {name: value for name, value in _flat(kept).items() if not _uncompared(name)}
 
 
 def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:

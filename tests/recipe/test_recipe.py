@@ -19,7 +19,9 @@ STUDIES = {
     "long_context_study.yaml",
     "ptq_sweep.yaml",
     "cpu_ptq.yaml",
+    "qat_fidelity.yaml",
     "qat_pareto.yaml",
+    "qat_text.yaml",
     "cpu_pareto.yaml",
 }  # settings of a study, not of a run
 RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)

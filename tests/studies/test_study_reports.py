@@ -4,7 +4,7 @@ import csv
 import hashlib
 import runpy
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from cadenza.recipe import RecipeError, TrainingError
 from cadenza.studies import (
     compute_cost,
     context_cost,
-    qat_pareto,
     report,
     rope_precision,
 )
@@ -30,7 +29,7 @@ ROWS = [
 ]
 
 
-STUDIES = compute_cost, context_cost, qat_pareto, rope_precision
+STUDIES = compute_cost, context_cost, rope_precision
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
@@ -157,34 +156,6 @@ def test_a_fingerprint_is_the_hash_of_the_named_fields():
     """It stands in files that earlier versions wrote, whose cells are then done."""
     expected = hashlib.sha256(b'{"files": ["a.yaml"], "seed": 1}').hexdigest()[:12]
     assert cells.fingerprint(Settings(["a.yaml"]), ("seed", "files")) == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "shared", "matter"),
-    [
-        (
-            qat_pareto.Pareto(recipe=["x.yaml"]),
-            qat_pareto.SHARED,
-            {"recipe", "overrides", "edge_bits", "calibrate_until", "granularity"},
-        ),
-    ],
-    ids=["qat_pareto"],
-)
-def test_the_fingerprint_is_of_what_is_shared(settings, shared, matter):
-    """Not of what each cell has of its own, and not of which cells there are."""
-    before = cells.fingerprint(settings, shared)
-    assert cells.fingerprint(replace(settings), shared) == before
-    changed = {
-        each.name for each in fields(settings) if cells.fingerprint(other(settings, each), shared) != before
-    }
-    assert changed == matter
-
-
-def other(settings, field):
-    """The same settings with another value of a field, unchecked."""
-    made, value = replace(settings), getattr(settings, field.name)
-    setattr(made, field.name, [*value, "more"] if isinstance(value, list) else f"{value} more")
-    return made
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["some.yaml", "--help"]])
