@@ -1,8 +1,8 @@
 """The error of each storage format on the linear layers of a real model, beside its bits a weight.
 
 `of_weight` is the Frobenius norm of the difference over that of the weight, `of_output` that of the layer's
-product without its bias, on the inputs that the unquantized model has on a text; both are root mean squares over
-the layers. Run it with PYTHONPATH=benchmarks, and give it a model folder and a text.
+product without its bias, on the inputs that the unquantized model has on a text; both are root mean squares
+over the layers. Run it with PYTHONPATH=benchmarks, and give it a model folder and a text.
 """
 
 import math
