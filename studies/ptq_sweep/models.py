@@ -99,18 +99,22 @@ def _host() -> set[str]:
 def quantized(model: Any, form: str) -> Any:
     """`model`, quantized in place where its layers are.
 
-    The hooks by which accelerate moves inputs between devices call the stock `forward`, so that they are
-    taken off before and put on again after.
+    The hooks by which accelerate moves inputs between devices hold the stock `forward`; so they are taken off
+    before. Put on anew, a hook would write what `weight` reads into the codes, as it places a layer's tensors;
+    they are in place, so it is kept from that.
     """
-    spread = _hooked(model)
-    if spread:
-        from accelerate import dispatch_model
-        from accelerate.hooks import remove_hook_from_module
-
-        remove_hook_from_module(model, recurse=True)
+    if not _hooked(model):
         apply_post_training_quantization(model, form)
-        return dispatch_model(model, device_map=model.hf_device_map)
+        return model
+    from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+    hooks = {module: module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")}
+    remove_hook_from_module(model, recurse=True)
     apply_post_training_quantization(model, form)
+    for module, hook in hooks.items():
+        module.__dict__.pop("forward", None)  # the stock one, bound, which taking off left there
+        hook.init_hook = lambda module: module
+        add_hook_to_module(module, hook)
     return model
 
 

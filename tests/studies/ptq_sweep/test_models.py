@@ -55,28 +55,23 @@ def test_bits_and_bytes(cfg):
 
 @pytest.mark.parametrize("form", ["nf4", "int8"])
 def test_a_model_with_hooks_of_accelerate_is_quantized_all_the_same(form, cfg, monkeypatch):
-    """They call the `forward` that was there before: the stock one, if they aren't put on anew.
+    """They hold the stock `forward`, which would multiply int8 weights by inputs that aren't in int8.
 
     On a CPU alone accelerate would offload; so the hooks that it puts on for several devices are put on here.
     """
     hooks = pytest.importorskip("accelerate.hooks", reason="NOT VERIFIED HERE: needs accelerate")
-
-    def dispatch(model, device_map):
-        assert device_map == {"": "cpu"}
-        for module in model.modules():
-            if not list(module.children()):
-                hooks.add_hook_to_module(module, hooks.AlignDevicesHook("cpu", io_same_device=True))
-        return model
-
     expected = logits(models.load(cfg, cfg.models[0], form))
-    monkeypatch.setattr("accelerate.dispatch_model", dispatch)
-    model = models.load(cfg, cfg.models[0])
-    model.hf_device_map = {"": "cpu"}
-    hooked = models.quantized(dispatch(model, model.hf_device_map), form)
-    layers = [layer for layer in hooked.modules() if isinstance(layer, Quantized)]
-    assert len(layers) == 14, "7 linear layers in 2 blocks"
-    assert all(layer._old_forward.__func__ is type(layer).forward for layer in layers)
+    hooked = models.load(cfg, cfg.models[0])
+    for module in hooked.modules():
+        if not list(module.children()):
+            hooks.add_hook_to_module(module, hooks.AlignDevicesHook("cpu", io_same_device=True))
+    models.quantized(hooked, form)
+    seen, usual = [], hooks.AlignDevicesHook.pre_forward
+    monkeypatch.setattr(
+        hooks.AlignDevicesHook, "pre_forward", lambda *g, **o: seen.append(type(g[1])) or usual(*g, **o)
+    )
     assert torch.equal(logits(hooked), expected)
+    assert sum(issubclass(kind, Quantized) for kind in seen) == 14, "7 linear layers in 2 blocks"
     assert models.for_generating(hooked, form) is hooked
     assert torch.equal(logits(hooked), expected)
 
