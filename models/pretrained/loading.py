@@ -1,10 +1,11 @@
 """A pretrained model from a folder or the Hub, whole or not at all."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from cadenza.data import hub
 from cadenza.models.errors import ModelError, in_short
@@ -46,12 +47,15 @@ def _loaded(auto: Any, source: str, **options: Any) -> Any:
 
     So adapters, reports and checkpoints are as after a quantization in the run itself.
     """
-    local = options["local_files_only"]
-    fields, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local)
-    if not is_library(fields):
-        return auto.from_pretrained(source, **options)
-    folder = source if Path(source).is_dir() else snapshot_download(source, local_files_only=local)
-    return load(folder, auto, **options)
+    folder = Path(source)
+    if folder.is_dir():
+        file = folder / "config.json"
+        ours = file.is_file() and is_library(json.loads(file.read_text(encoding="utf-8")))
+        return load(folder, auto, **options) if ours else auto.from_pretrained(source, **options)
+    model, info = auto.from_pretrained(source, **options)
+    if is_library(model.config.to_dict()):
+        return load(snapshot_download(source, local_files_only=True), auto, **options)  # it is cached by now
+    return model, info
 
 
 def is_folder(name: str) -> bool:

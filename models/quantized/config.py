@@ -128,20 +128,22 @@ def _skipped(model: PreTrainedModel, quantized: set[str]) -> list[str]:
 
     transformers takes them as regular expressions for the beginning of a path, or for its end.
     """
-    modules = _convertible(model)
-    paths = [path for path in modules if path not in quantized]
+    paths = [path for path in _convertible(model) if path not in quantized]
     base = f"{model.base_model_prefix}."
     shorter = [path.removeprefix(base) for path in paths if path.startswith(base)]
     for patterns in (sorted({*paths, *shorter}), paths):
-        found = [*patterns, *_kept_floats(model)]
-        wrong = [p for p in modules if should_convert_module(p, found) != (p in quantized)]
-        if not wrong:
-            return list(patterns)
-    why = "its list of layers to skip would also skip"
-    right = "quantize that layer too, or except the other one"
-    raise ModelError(
-        f"save: transformers can't express which layers are quantized: {why} {wrong[0]}; {right}"
-    )
+        if not _wrong(model, patterns, quantized):
+            return patterns
+    skipped = _wrong(model, paths, quantized)[0]
+    why = f"its list of layers to skip would also skip {skipped}"
+    right = "quantize neither or both of the layers with such names"
+    raise ModelError(f"save: transformers can't express which layers are quantized: {why}; {right}")
+
+
+def _wrong(model: PreTrainedModel, patterns: list[str], quantized: set[str]) -> list[str]:
+    """The layers that transformers, with the list `patterns`, would take for others than they are."""
+    found = [*patterns, *_kept_floats(model)]
+    return [path for path in _convertible(model) if should_convert_module(path, found) != (path in quantized)]
 
 
 def _convertible(model: nn.Module) -> dict[str, nn.Module]:

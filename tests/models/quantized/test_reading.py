@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from cadenza.algorithms import apply_post_training_quantization
 from cadenza.models import ModelError, causal_lm, load, save
 from cadenza.models.lora import lora_config
+from cadenza.models.pretrained import loading
 from cadenza.models.quantized.tensors import FOUR_BIT, LIBRARY
 from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import history
@@ -119,6 +120,21 @@ def test_a_recipe_adapts_it(tmp_path):
     assert torch.equal(logits(made.model.eval()), logits(model))  # lora_B is zero
     report = apply_post_training_quantization(made, "nf4")  # as the recipe may say again
     assert report.already == 14
+
+
+def test_a_name_of_the_hub_too(tmp_path, monkeypatch):
+    model = ours(tmp_path)
+
+    class Hub(AutoModelForCausalLM):
+        @classmethod
+        def from_pretrained(cls, source, **options):
+            assert source == "some/name"
+            return AutoModelForCausalLM.from_pretrained(tmp_path, **options)
+
+    monkeypatch.setattr(loading.hub, "reachable", lambda: True)
+    monkeypatch.setattr(loading, "snapshot_download", lambda name, local_files_only: str(tmp_path))
+    read = loading.pretrained_model(Hub, "some/name", {}, "sdpa")
+    same(model, read)
 
 
 def test_another_head(tmp_path):
