@@ -29,7 +29,7 @@ def quantized_after(cell: Cell) -> dict[str, Any]:
         raise StudyError(f"{recipe.name}: there's no trained network to quantize; train it first")
     apply_quantized(trainer.state.model, cell.quantization)
     place: Any = trainer.state.device
-    batches: Any = trainer.state.train_dataloader
+    batches: Any = task.data()[0].dataloader  # anew: the trainer's has come to the end of an epoch
     calibrate(trainer.state.model, (place.batch_to_device(batch) for batch in islice(batches, CALIBRATION)))
     trainer.eval()
     found = task.results(trainer, built.evaluation)
