@@ -99,8 +99,8 @@ def _host() -> set[str]:
 def quantized(model: Any, form: str) -> Any:
     """`model`, quantized in place where its layers are.
 
-    The hooks by which accelerate moves inputs between devices hold the stock `forward`; so they are taken off
-    before. Put on anew, a hook would write what `weight` reads into the codes, as it places a layer's tensors;
+    The hooks by which accelerate moves inputs between devices hold the stock `forward`; so they are taken
+    off before. Put on anew, a hook would write what `weight` reads into the codes, as it places a layer's tensors;
     they are in place, so it is kept from that.
     """
     if not _hooked(model):
