@@ -99,9 +99,9 @@ def _host() -> set[str]:
 def quantized(model: Any, form: str) -> Any:
     """`model`, quantized in place where its layers are.
 
-    accelerate's hooks move inputs between devices. They hold the stock `forward`, so they are taken off before.
-    Put on anew, a hook places the tensors of its layer, and would write what `weight` reads into the codes.
-    The codes are in place already, so the hook is kept from that.
+    The hooks by which accelerate moves inputs between devices hold the stock `forward`; so they are taken
+    off before. Put on anew, a hook would write what `weight` reads into the codes, as it places tensors of a
+    layer; they are in place, so it is kept from that.
     """
     if not _hooked(model):
         apply_post_training_quantization(model, form)
