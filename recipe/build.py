@@ -52,7 +52,9 @@ def algorithms(chosen: dict[str, dict[str, Any]]) -> list[Algorithm]:
     """The algorithms of a recipe, in the order in which they are applied.
 
     Composer's that replace modules come first, so that they replace none that a technique has changed.
+    `distillation` comes last, after those that scale the loss of the labels.
     """
+    chosen = dict(sorted(chosen.items(), key=lambda pair: pair[0] == "distillation"))
     first = [COMPOSERS[name](**options) for name, options in chosen.items() if name in REPLACING]
     methods = {**COMPOSERS, **REGISTRY}
     others = (methods[name](**options) for name, options in chosen.items() if name not in REPLACING)

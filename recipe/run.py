@@ -23,6 +23,7 @@ from composer.utils import dist
 
 from cadenza.recipe import build, checkpoints, record
 from cadenza.recipe.callbacks import show
+from cadenza.recipe.classifying import teacher
 from cadenza.recipe.classifying.task import TextClassification
 from cadenza.recipe.compiling import compile_layers
 from cadenza.recipe.continuing import scores
@@ -63,6 +64,7 @@ def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     optimizer = build.optimizer(recipe.optimizer, model)
     reports = [a.operate(model, optimizer) for a in algorithms if isinstance(a, Surgery)]
     task.check(model)
+    teacher.give(task, algorithms)
     return reports, {"stock": before, "after_surgery": parameter_count(model)}
 
 
@@ -88,7 +90,7 @@ def _train(recipe: Run, settings: dict[str, Any]) -> Path | None:
     trainer = built.trainer
     _show_surgeries(trainer)
     task.check(trainer.state.model)
-    trained = _fit(recipe, trainer, task.others)
+    trained = _fit(task, trainer)
     results = {**task.results(trainer, built.evaluation), **texts(trainer, task.others)}
     counts = {"stock": built.stock, "after_surgery": parameter_count(trainer.state.model)}
     trainer.close()
@@ -146,17 +148,18 @@ def built_of(task: Task, settings: dict[str, Any]) -> Built:
     return Built(model, evaluation, trainer, stock)
 
 
-def _fit(recipe: Run, trainer: Trainer, others: dict[str, DataSpec]) -> bool:
+def _fit(task: Task, trainer: Trainer) -> bool:
     """Train to the end; a run that has reached its end already is only evaluated. Whether it was trained."""
-    now, end = trainer.state.timestamp, trainer.state.max_duration
+    recipe, now, end = task.recipe, trainer.state.timestamp, trainer.state.max_duration
     if end is not None and now >= end:
         show(f"nothing left to train: batch {now.batch.value} is the end ({end})")
         trainer.eval()
         return False
+    teacher.give(task, trainer.state.algorithms)
     if dist.get_global_rank() == 0:
         kept_recipe.write(recipe)
     with checkpoints.saving_in(recipe.checkpoints), stops_in_a_line(recipe.checkpoints), closing(trainer):
-        evaluate_first(trainer, others)
+        evaluate_first(trainer, task.others)
         trainer.fit()
     return True
 

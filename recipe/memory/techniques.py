@@ -15,6 +15,7 @@ ROWS_ON_CUDA = (
     4096  # of a chunk of `chunked_loss` on a CUDA device, by default; a tensor on shapes is on a CPU
 )
 HOLD_NOTHING = ("gradient_clipping", "label_smoothing", "masking_schedule", "seq_length_warmup")
+ANOTHER_MODEL = ("distillation",)  # holds a teacher
 
 
 def names_of(recipe: Any) -> list[str]:
@@ -28,8 +29,9 @@ def by_document(recipe: Any) -> bool:
 
 
 def uncounted(recipe: Any) -> list[str]:
-    """Composer's algorithms, which change a run as it goes on: what they hold isn't counted."""
-    return [name for name in names_of(recipe) if name not in REGISTRY and name not in HOLD_NOTHING]
+    """What they hold isn't counted: Composer's algorithms, which change a run as it goes on, and a teacher."""
+    known = REGISTRY.keys() - set(ANOTHER_MODEL) | set(HOLD_NOTHING)
+    return [name for name in names_of(recipe) if name not in known]
 
 
 def operated(model: nn.Module, algorithms: Sequence[Any], cuda: bool) -> nn.Module:

@@ -91,6 +91,9 @@ class Recipe(Run):
             self._refuse(MASKED_ONLY, "causal_lm")
         elif self._chosen("anchor_attention"):
             raise ValueError("algorithms.anchor_attention is for causal_lm; model.objective is masked_lm")
+        if self._chosen("distillation"):
+            kinds = f"{IMAGES} and {TEXT_CLASSES}; model.objective is {self.model.objective}"
+            raise ValueError(f"algorithms.distillation is for classifiers: {kinds}")
 
 
 @dataclass
@@ -108,8 +111,17 @@ class ClassificationRecipe(Run):
             raise ValueError(
                 f"algorithms.anchor_attention is for causal_lm; model.objective is {TEXT_CLASSES}"
             )
+        if self._chosen("distillation"):
+            self._refuse_distillation()
         if self.tokenizer.new_tokens is not None:
             raise ValueError("tokenizer.new_tokens is for language models; train one with it, then fine-tune")
+
+    def _refuse_distillation(self) -> None:
+        if not self.data.classes:
+            raise ValueError("algorithms.distillation is for classes; data.target is number")
+        if self._chosen("sequence_packing"):
+            packed = "algorithms.sequence_packing makes rows of several texts, which the teacher doesn't know"
+            raise ValueError(f"{packed}; leave it or algorithms.distillation out")
 
 
 @dataclass

@@ -19,6 +19,7 @@ from cadenza.recipe import RecipeError, build, load
 from cadenza.recipe.schema import Optimizer, Scheduler
 
 OTHER = {
+    "distillation": {"teacher": "runs/other", "weight": 0.4, "temperature": 3.0},
     "masking_schedule": {"initial": 0.4, "final": 0.2},
     **{name: case.other for name, case in CASES.items()},
 }
@@ -45,7 +46,8 @@ def test_an_option_of_a_technique_arrives_alone(name, key, value):
 
 
 def _loaded(name, options):
-    windows = ["model.objective=causal_lm"] if name == "anchor_attention" else []
+    objective = {"anchor_attention": "causal_lm", "distillation": "image_classification"}.get(name)
+    windows = [f"model.objective={objective}"] if objective else []
     return load([], [*windows, f"algorithms.{name}={json.dumps(options)}"]).algorithms
 
 

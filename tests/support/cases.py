@@ -153,6 +153,7 @@ ROWS = [
 CASES = {case.name: case for case in ROWS}
 
 REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algorithms.REGISTRY}
+REQUIRED["distillation"] = {"teacher": "runs/full"}
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
