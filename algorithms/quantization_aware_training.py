@@ -1,38 +1,30 @@
 """Quantization-aware training: convolutions and linear layers train with quantized weights and inputs."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from composer.algorithms.warnings import NoEffectWarning
-from composer.core import Event, State, Time
+from composer.core import Event, State
 from composer.loggers import Logger
-from torch import Tensor, nn
+from torch import nn
 
 from cadenza.options import Choice, Range, Times, option
-from cadenza.quantization.eligible import ineligible
-from cadenza.quantization.experts import expert_weights, other_layers
-from cadenza.quantization.signs.nonnegative import nonnegative_inputs
-from cadenza.quantization.training.averages import BUFFERS, new_averages
-from cadenza.quantization.training.calibration import (
-    calibrate,
-    calibrating,
-    measured,
-    quantized_inputs,
-    set_activation_bounds,
-)
+from cadenza.quantization.training.averages import BUFFERS
+from cadenza.quantization.training.calibration import calibrate, calibrating, set_activation_bounds, waiting
+from cadenza.quantization.training.chosen_layers import Layers, chosen_layers
 from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.quantization.training.integers import check_converted, convert, load_converted
-from cadenza.quantization.training.learned_scales import initial_weight_scale
+from cadenza.quantization.training.layer_state import quantize_layer
 from cadenza.quantization.training.ranks import average_over_ranks
+from cadenza.quantization.training.times import begin_batch, check_order, is_later, unfinished
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
-from cadenza.surgery.parameters import add_buffers, add_parameters, leave_to_each_rank, set_attributes
+from cadenza.surgery.parameters import leave_to_each_rank
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Stage, Undo, mix, stock_class
-from cadenza.surgery.runtime import reached
+from cadenza.surgery.retype import Stage, Undo
 
 __all__ = [
     "QuantizationAwareTraining",
@@ -44,18 +36,8 @@ __all__ = [
     "set_activation_bounds",
 ]
 
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BITS = Range("[2, 8]")
 AFTER_INIT = (Event.BATCH_START, Event.BATCH_END, Event.FIT_END)
-
-
-class Layers(NamedTuple):
-    """The layers of a model, by path."""
-
-    quantized: Set[str]
-    skipped: dict[str, str]  # with the reason
-    edges: set[str]  # the first convolution and the last linear layer
-    unsigned: set[str]  # their inputs are never negative
 
 
 @dataclass(repr=False, eq=False)
@@ -64,8 +46,8 @@ class QuantizationAwareTraining(Surgery):
 
     On ImageNet a ResNet-50 in 4 bits with edges in 8 has 77.09 %, in bfloat16 76.65 % (the authors' README).
 
-    1. From the first step, weights are rounded to symmetric integers with one scale per output channel. Their
-       gradients pass straight through the rounding.
+    1. From `start`, by default the first step, weights are rounded to symmetric integers with one scale per
+       output channel. Their gradients pass straight through the rounding.
     2. During the calibration, inputs of layers are not quantized. Moving averages of the maxima and minima of
        their channels are measured.
     3. Afterwards inputs are quantized, with these averages as fixed bounds. Their integers are unsigned in a
@@ -106,6 +88,12 @@ class QuantizationAwareTraining(Surgery):
         "`learned`: scales of weights and inputs are parameters that train, as in LSQ (arXiv 1902.08153).",
         Choice("calibrated", "learned"),
     )
+    start: str = option(
+        "0ba",
+        "When weights begin to be quantized and inputs to be measured, such as `0.8dur`; before it layers "
+        "compute in full precision. `calibrate_until` is later, in the same unit.",
+        Times(zero=True),
+    )
     stage = Stage.QUANTIZE
 
     def __post_init__(self) -> None:
@@ -118,17 +106,12 @@ class QuantizationAwareTraining(Surgery):
                 "the gradient is LSQ's: leave edge_gradient at 'full'"
             )
 
+        if self.activation_bits is not None:
+            check_order(self.start, self.calibrate_until)
+
     def survey(self, model: nn.Module) -> Layers:
         """Which layers are quantized, and how."""
-        skipped = ineligible(model, type(self).__name__, heads=False, kinds=KINDS)
-        skipped |= other_layers(model) | expert_weights(model)
-        layers = {
-            path: module
-            for path, module in model.named_modules()
-            if stock_class(module) in KINDS and "weight" in module._parameters and path not in skipped
-        }
-        unsigned = nonnegative_inputs(model) if self.activation_bits else set()
-        return Layers(layers.keys(), skipped, _edges(layers), unsigned)
+        return chosen_layers(model, type(self).__name__, signs=self.activation_bits is not None)
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module, path, layers = site.module, site.path, site.survey
@@ -136,34 +119,16 @@ class QuantizationAwareTraining(Surgery):
             return
         edge = self.edge_bits if path in layers.edges else None
         weight, activation = (bits and (edge or bits) for bits in (self.weight_bits, self.activation_bits))
-        if activation is not None:
-            yield add_buffers(module, self._new_averages(module))
-        if self.scales == "learned":
-            yield add_parameters(module, self._new_scales(module, weight, activation))
-        unsigned = path in layers.unsigned
-        yield set_attributes(module, weight_bits=weight, activation_bits=activation, left_out=None)
-        yield set_attributes(module, never_negative=unsigned, unsigned=unsigned)
-        yield set_attributes(module, edge_gradient=self.edge_gradient, scales=self.scales)
-        yield set_attributes(module, calibrating=activation is not None)
-        yield mix(module, FakeQuantized)
-
-    def _new_averages(self, module: Any) -> dict[str, Tensor]:
-        """The buffers of a layer, for each input channel or for the whole input."""
-        return new_averages(self._input_scales(module), module.weight.device)
-
-    def _input_scales(self, module: Any) -> int:
-        return (
-            module.weight.shape[1] * getattr(module, "groups", 1) if self.granularity == "per_channel" else 1
+        yield from quantize_layer(
+            module,
+            weight,
+            activation,
+            self.granularity,
+            path in layers.unsigned,
+            self.edge_gradient,
+            self.scales,
+            waiting=is_later(self.start),
         )
-
-    def _new_scales(self, module: Any, weight: int | None, activation: int | None) -> dict[str, nn.Parameter]:
-        """The parameters of a layer's scales, which train if its weight does."""
-        found, like = {}, module.weight.detach()
-        if weight is not None:
-            found["learned_weight_scale"] = initial_weight_scale(like, weight)
-        if activation is not None:
-            found["input_scale_factor"] = like.new_ones(self._input_scales(module))
-        return {name: nn.Parameter(data, module.weight.requires_grad) for name, data in found.items()}
 
     def finish(self, report: Report, survey: Layers) -> Iterator[Undo]:
         report.skipped = survey.skipped
@@ -183,23 +148,27 @@ class QuantizationAwareTraining(Surgery):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         if event == Event.INIT:
+            self._refuse_shards(state)
             return super().apply(event, state, logger)
+        if event == Event.BATCH_START:
+            return begin_batch(state, logger, self.start, self.calibrate_until)
         layers = calibrating(state.model)
-        if layers and event == Event.BATCH_END:
+        if event == Event.BATCH_END and layers and not waiting(state.model):
             average_over_ranks(list(layers.values()))
-        elif layers and event == Event.FIT_END:
-            warnings.warn(NoEffectWarning(self._unfinished(state.model)), stacklevel=2)
-        elif layers and reached(state, Time.from_timestring(self.calibrate_until)) and _is_due(state.model):
-            set_activation_bounds(state.model)
-            logger.log_metrics({"quantization_aware_training/calibrated": 1.0})
+        elif event == Event.FIT_END and (why := unfinished(state.model, self.start, self.calibrate_until)):
+            warnings.warn(NoEffectWarning(why), stacklevel=2)
 
-    def _unfinished(self, model: nn.Module) -> str:
-        """What the end of training says of layers that still calibrate."""
-        layers = list(calibrating(model))
-        if len(layers) < len(quantized_inputs(model)):
-            return f"{len(layers)} layers, such as {layers[0]}, have no bounds: training never called them"
-        until = f"calibrate_until={self.calibrate_until}"
-        return f"activations aren't quantized yet: training ended before {until}"
+    def _refuse_shards(self, state: State) -> None:
+        """Raise where the scales of weights can't be set anew at the start, as no rank holds a whole weight."""
+        if (
+            is_later(self.start)
+            and self.scales == "learned"
+            and getattr(state, "fsdp_config", None) is not None
+        ):
+            raise SurgeryError(
+                f"start is {self.start!r} and scales 'learned', which FSDP's shards of weights don't allow: "
+                "at the start a scale is computed from its weight; use scales 'calibrated', or no FSDP"
+            )
 
 
 def apply_quantization_aware_training(
@@ -248,15 +217,3 @@ def quantize_after_training(
     if activation_bits is not None:
         calibrate(model, batches)
     return report
-
-
-def _edges(layers: dict[str, nn.Module]) -> set[str]:
-    """The paths of the first convolution and of the last linear layer, if there are any."""
-    linear = [path for path, layer in layers.items() if isinstance(layer, nn.Linear)]
-    return {*[path for path in layers if path not in linear][:1], *linear[-1:]}
-
-
-def _is_due(model: nn.Module) -> bool:
-    """Whether bounds can be set: for layers that were called, or for none, which is an error."""
-    layers = calibrating(model)
-    return len(layers) == len(quantized_inputs(model)) or bool(measured(layers))

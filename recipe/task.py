@@ -75,9 +75,11 @@ class Task(ABC, Generic[AnyRun]):
 
 
 def keep_integers(model: Any, folder: Path) -> None:
-    """Write the output of `convert` to `integers.safetensors`, unless a layer is still calibrating."""
+    """Write the output of `convert` to `integers.safetensors`, unless a layer waits or calibrates."""
     layers = [module for module in model.modules() if isinstance(module, FakeQuantized)]
     unfinished = [layer for layer in layers if layer.calibrating]
+    if any(layer.waiting for layer in layers):
+        return
     if len(unfinished) == len(layers) or any(layer.input_batches for layer in unfinished):
         return
     integers = convert(model, unmeasured=True)  # a layer that training never called has no bounds

@@ -65,6 +65,8 @@ def _layers(model: nn.Module) -> str | None:
     if not layers:
         return "no layer is quantized; train with quantization_aware_training, or quantize_after_training"
     for path, layer in layers.items():
+        if layer.waiting:
+            return f"{path} still computes in full precision; train further, until after start"
         if layer.activation_bits is not None and layer.calibrating:
             return f"{path} has no bounds yet; calibrate or train further, or leave the layer out"
         others = [cls.__name__ for cls in type(layer)._retyped_from[1] if cls is not FakeQuantized]

@@ -1,4 +1,8 @@
-"""A calibration and its end: measured averages become fixed bounds, the same on all ranks."""
+"""When layers begin to be quantized, and the end of a calibration.
+
+1. `start_quantization`: layers that waited in full precision quantize their weights and measure their inputs.
+2. `set_activation_bounds`: measured averages become fixed bounds, the same on all ranks.
+"""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -13,6 +17,19 @@ from cadenza.quantization.training.ranks import agree, average_over_ranks
 from cadenza.surgery.errors import SurgeryError
 
 
+def waiting(model: nn.Module) -> dict[str, Any]:
+    """The layers of `model` that compute in full precision until `start_quantization`, by path."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, FakeQuantized) and m.waiting}
+
+
+def start_quantization(model: nn.Module) -> int:
+    """Quantize the weights of waiting layers from now on, and measure their inputs; returns their number."""
+    layers = waiting(model)
+    for layer in layers.values():
+        layer.start()
+    return len(layers)
+
+
 def quantized_inputs(model: nn.Module) -> dict[str, Any]:
     """The layers of `model` whose inputs are quantized during or after the calibration, by path."""
     layers = {path: m for path, m in model.named_modules() if isinstance(m, FakeQuantized)}
@@ -20,7 +37,7 @@ def quantized_inputs(model: nn.Module) -> dict[str, Any]:
 
 
 def calibrating(model: nn.Module) -> dict[str, Any]:
-    """The quantized layers of `model` that still measure their inputs, by path."""
+    """The quantized layers of `model` whose inputs have no bounds yet, by path."""
     return {path: layer for path, layer in quantized_inputs(model).items() if layer.calibrating}
 
 
@@ -48,8 +65,10 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     what a batch may be. Modes are as before afterwards.
 
     Raises:
-        SurgeryError: there are no batches, none is finite, or `model` has no layer that calibrates.
+        SurgeryError: there are no batches, none is finite, or `model` has no layer that calibrates, or one that
+            waits for its start.
     """
+    _refuse_waiting(model)
     layers = calibrating(model)
     if not layers:
         raise SurgeryError("calibrate: no layer of the model calibrates; quantize its activations before")
@@ -74,8 +93,10 @@ def set_activation_bounds(model: nn.Module) -> int:
     warning names the first layer that got some. In a process group all ranks must call this.
 
     Raises:
-        SurgeryError: no layer has seen a batch in train mode, or ranks calibrate different layers.
+        SurgeryError: no layer has seen a batch in train mode, layers wait for their start, or ranks calibrate
+            different layers.
     """
+    _refuse_waiting(model)
     layers = calibrating(model)
     agree(list(layers))
     average_over_ranks(list(layers.values()))
@@ -89,6 +110,14 @@ def set_activation_bounds(model: nn.Module) -> int:
     for layer in ending.values():
         layer.set_bound()
     return len(ending)
+
+
+def _refuse_waiting(model: nn.Module) -> None:
+    if layers := list(waiting(model)):
+        raise SurgeryError(
+            f"{layers[0]} still computes in full precision; bounds are measured after the option start: "
+            "train further, or quantize the model anew without start"
+        )
 
 
 def _warn_of_left_out(layers: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@
 3. The weight is quantized in every forward; its gradient reaches the stock parameter.
 4. The stock forward of the layer runs on both.
 
+A layer that is `waiting` skips 1 to 3 and computes in full precision, until `start`.
+
 The obvious way is a new layer that calls `F.linear` or `F.conv2d`. Here the stock forward runs on a stand-in:
 an object of the same class that shares all with the layer but its weight. So padding modes, groups and other
 mixins keep working, and threads may share a layer.
@@ -22,7 +24,12 @@ from cadenza.quantization.training.fake_quantize import (
     scale_of,
     weight_scale,
 )
-from cadenza.quantization.training.learned_scales import learned_scale, quantize_learned, used
+from cadenza.quantization.training.learned_scales import (
+    initial_weight_scale,
+    learned_scale,
+    quantize_learned,
+    used,
+)
 from cadenza.quantization.training.ranks import leave_to_this_rank
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage
@@ -35,15 +42,30 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
     Attributes of the module: `weight_bits` and `activation_bits` (None: not quantized), `edge_gradient`, an
     argument of `quantize`, `scales` ("calibrated" or "learned"), `never_negative` (what tracing says of
     inputs), `unsigned` (whether that held in the calibration, too), `calibrating`, a copy of the buffer
-    `calibrated` that can be read without waiting for the device, and `left_out`, the number of batches that
-    weren't finite (None: no batch yet).
+    `calibrated` that can be read without waiting for the device, `waiting`, such a copy of the buffer
+    `started`, and `left_out`, the number of batches that weren't finite (None: no batch yet).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        entering = self._quantized_input(input)
+        waits = self._waits(input)
+        entering = input if waits else self._quantized_input(input)
         stand_in = object.__new__(type(self))
-        stand_in.__dict__ = {**self.__dict__, "weight": self._quantized_weight()}
+        weight = self._waiting_weight() if waits else self._quantized_weight()
+        stand_in.__dict__ = {**self.__dict__, "weight": weight}
         return super(FakeQuantized, stand_in).forward(entering)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _waits(self, x: Tensor) -> bool:
+        """Whether this forward computes in full precision."""
+        if self.waiting and not (self.training and torch.is_grad_enabled()) and not x.is_meta:
+            self.refresh()  # in an average of models the buffers change, but no flag
+        return self.waiting
+
+    def _waiting_weight(self) -> Tensor:
+        """The weight as it is; learned scales get a gradient of zeros, since DDP waits for one."""
+        weight = self.weight
+        for name in ("learned_weight_scale", "input_scale_factor"):
+            weight = used(weight, self._parameters[name]) if name in self._parameters else weight
+        return weight
 
     def _quantized_weight(self) -> Tensor:
         if self.weight_bits is None:
@@ -101,21 +123,35 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         """Whether the input is rounded down to its codes, and not to the nearest."""
         return self.unsigned and self.scales == "calibrated"
 
+    def start(self) -> None:
+        """End the wait. A learned scale of the weight starts from the weight of now."""
+        if self.scales == "learned" and self.weight_bits is not None:
+            with torch.no_grad():
+                self.learned_weight_scale.copy_(initial_weight_scale(self.weight, self.weight_bits))
+        self.started.fill_(averages.ONE)
+        self.refresh()
+
     def set_bound(self) -> None:
         """End the calibration."""
         self.calibrated.fill_(averages.ONE)
         self.refresh()
 
     def refresh(self) -> None:
-        """Update `calibrating` and `unsigned` from the buffers."""
+        """Update `waiting`, `calibrating` and `unsigned` from the buffers."""
+        if "started" in self._buffers:
+            self.waiting = not bool(self.started)
+        if self.activation_bits is None:
+            return
         self.calibrating = not bool(self.calibrated)
         self.unsigned = self.never_negative and not bool((self.input_averages[1] < 0).any())
 
     def loaded(self) -> None:
         """Update all that depends on the buffers, after they were filled from a file or a copy."""
-        if self.activation_bits is not None and not self.calibrated.is_meta:
+        if any(buffer.is_meta for buffer in self._buffers.values() if buffer is not None):
+            return
+        if self.activation_bits is not None:
             averages.upgrade(self)
-            self.refresh()
+        self.refresh()
 
     @property
     def _spatial_dims(self) -> int:
@@ -127,7 +163,8 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         sign = "unsigned" if self.unsigned else "signed"
         activation = f"{sign} {self.activation_bits}-bit activations"
         activation = "activations as they are" if self.activation_bits is None else activation
-        return f"{super().extra_repr()}, {weight}, {activation}"
+        later = " after `start`" * self.waiting
+        return f"{super().extra_repr()}, {weight}, {activation}{later}"
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
@@ -139,6 +176,7 @@ class FakeQuantized(Mixin, of="quantization_aware_training", stage=Stage.QUANTIZ
         self.__dict__.setdefault("left_out", None)
         self.__dict__.setdefault("edge_gradient", "full")
         self.__dict__.setdefault("scales", "calibrated")
+        self.__dict__.setdefault("waiting", False)
         self.loaded()
 
 

@@ -39,11 +39,14 @@ def convert(model: nn.Module, unmeasured: bool = False) -> Integers:
             get no `input_scale` and compute with inputs as they are.
 
     Raises:
-        SurgeryError: `model` has no quantized layer, one that still calibrates, or one never called.
+        SurgeryError: `model` has no quantized layer, or one that waits for its start, still calibrates or was
+            never called.
     """
     layers = _layers(model)
     state: Integers = {key: value.detach().clone() for key, value in model.state_dict().items()}
     for path, layer in layers.items():
+        if layer.waiting:
+            raise SurgeryError(f"{path} still computes in full precision; convert after start")
         if layer.calibrating:
             _require_bounds(path, layer, unmeasured)
         prefix = f"{path}." if path else ""

@@ -16,7 +16,7 @@ from cadenza.surgery import NoEffect, SurgeryError
 DEFAULTS = (
     "QuantizationAwareTraining(weight_bits=4, activation_bits=4, edge_bits=8, "
     "calibrate_until='0.05dur', granularity='per_channel', edge_gradient='full', "
-    "scales='calibrated')"
+    "scales='calibrated', start='0ba')"
 )
 
 

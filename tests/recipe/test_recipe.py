@@ -6,6 +6,7 @@ import pytest
 import yaml
 from cases import REQUIRED
 from paths import ROOT
+from trainers import state_at
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import Recipe, RecipeError, build, load, resolved
@@ -30,6 +31,7 @@ BASELINES = sorted({str(path) for path in (ROOT / "yamls" / "attention").glob("*
 OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
 QUANTIZED = [str(ROOT / f"yamls/quantization/{bits}.yaml") for bits in ("w8a8", "w4a4")]
 TRANSFORMER = str(ROOT / "yamls/quantization/transformer.yaml")
+COOLDOWN = str(ROOT / "yamls/quantization/cooldown.yaml")
 FOR_IMAGES = [path for path in RECIPES if "resnet" in path]
 PAIRS = [
     (recipe, overlay)
@@ -130,6 +132,25 @@ def test_the_overlay_of_transformers_needs_bits_before_it():
     missing = r"transformer\.yaml: algorithms\.quantization_aware_training\.weight_bits is '\?\?\?'"
     with pytest.raises(RecipeError, match=missing):
         load([str(ROOT / "yamls/mosaicbert.yaml"), TRANSFORMER], [])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=stem)
+@pytest.mark.parametrize("overlay", QUANTIZED, ids=stem)
+def test_the_overlay_of_the_cooldown_starts_where_the_rate_decays(recipe, overlay):
+    before, after = (load([recipe, overlay, *more], []) for more in ([], [COOLDOWN]))
+    settings, of_cooldown = (each.algorithms.pop("quantization_aware_training") for each in (before, after))
+    assert of_cooldown == {**settings, "start": "0.8dur", "calibrate_until": "0.82dur"}
+    build.algorithms({"quantization_aware_training": of_cooldown})
+    schedule = build.scheduler(after.scheduler)
+    warm, start, half, end = (schedule(state_at(batch)) for batch in (1250, 2000, 2250, 2500))
+    assert (warm, start, half, end) == pytest.approx((1, 1, 0.5, 0))
+    before.scheduler = after.scheduler
+    assert before == after
+
+
+def test_the_overlay_of_the_cooldown_needs_bits_before_it():
+    with pytest.raises(RecipeError, match=r"cooldown\.yaml: .*weight_bits is '\?\?\?'"):
+        load([str(ROOT / "yamls/resnet50_bf16.yaml"), COOLDOWN], [])
 
 
 def test_the_other_kinds_small_overlay_is_refused_by_name():

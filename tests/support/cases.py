@@ -119,6 +119,7 @@ ROWS = [
             "granularity": "per_channel",
             "edge_gradient": "full",
             "scales": "calibrated",
+            "start": "0ba",
         },
         other={
             "weight_bits": 3,
@@ -128,6 +129,7 @@ ROWS = [
             "granularity": "per_tensor",
             "edge_gradient": "half",
             "scales": "learned",
+            "start": "0.01dur",
         },
     ),
     Case(
