@@ -40,8 +40,8 @@ class Distillation(Algorithm):
     """
 
     teacher: str = option(
-        meaning="A run, a checkpoint or an exported folder; of text also what `model.pretrained` takes. It has "
-        "the same classes, and of text the same tokenizer.",
+        meaning="A run, a checkpoint or an exported folder; of text also what `model.pretrained` takes. It "
+        "has the same classes, and of text the same tokenizer.",
         valid=Text(),
     )
     weight: float = option(
@@ -103,7 +103,8 @@ class Distillation(Algorithm):
             return self._network(batch[0])
         inputs = {name: value for name, value in batch.items() if name != LABELS}
         if unknown := inputs.keys() - signature(self._network.forward).parameters.keys():
-            what = f"the batch has {', '.join(sorted(unknown))}, which {type(self._network).__name__} doesn't take"
+            names, kind = ", ".join(sorted(unknown)), type(self._network).__name__
+            what = f"the batch has {names}, which {kind} doesn't take"
             raise SurgeryError(f"distillation: {what}; the teacher must be a model of the same inputs")
         return self._network(**inputs)
 

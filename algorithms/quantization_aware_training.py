@@ -159,7 +159,7 @@ class QuantizationAwareTraining(Surgery):
             warnings.warn(NoEffectWarning(why), stacklevel=2)
 
     def _refuse_shards(self, state: State) -> None:
-        """Raise where the scales of weights can't be set anew at the start, as no rank holds a whole weight."""
+        """Raise where the scales of weights can't be set anew at the start: no rank holds a whole weight."""
         if (
             is_later(self.start)
             and self.scales == "learned"

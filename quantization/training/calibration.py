@@ -65,8 +65,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     what a batch may be. Modes are as before afterwards.
 
     Raises:
-        SurgeryError: there are no batches, none is finite, or `model` has no layer that calibrates, or one that
-            waits for its start.
+        SurgeryError: there are no batches, none is finite, or `model` has no layer that calibrates, or one
+            that waits for its start.
     """
     _refuse_waiting(model)
     layers = calibrating(model)

@@ -20,13 +20,12 @@ from cadenza.recipe.callbacks import show
 from cadenza.recipe.checkpoint_tokenizer import alike
 from cadenza.recipe.classifying.task import TextClassification
 from cadenza.recipe.errors import RecipeError
-from cadenza.recipe.task import Task
 from cadenza.surgery.errors import CheckpointError
 
 KEY = "algorithms.distillation.teacher"
 
 
-def give(task: Task, algorithms: Sequence[Algorithm]) -> None:
+def give(task: Any, algorithms: Sequence[Algorithm]) -> None:
     """Give `distillation`, if it is among `algorithms`, its network.
 
     Raises:

@@ -238,6 +238,6 @@ def test_a_language_model_is_refused():
 
 
 def test_inputs_that_the_teacher_does_not_take_are_refused():
+    teacher = bert(BertForSequenceClassification, 9)
     with pytest.raises(SurgeryError, match="has document_ids, which BertForSequenceClassification doesn't"):
-        teacher = bert(BertForSequenceClassification, 9)
         text_loss([Distillation.of(teacher)], document_ids=torch.ones(6, dtype=torch.long))
