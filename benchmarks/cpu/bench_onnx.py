@@ -69,12 +69,11 @@ def case(name: str, model: nn.Module, example: Any, work: Work, rounds: int) -> 
         quantized = copy.deepcopy(model)
         quantize_after_training(quantized, [example])
         print(export_onnx(quantized, integers, example, tolerance=1.0))
+        rounded = Path(folder, "rounded.onnx")
+        print(export_onnx(quantized, rounded, example, tolerance=1.0, sums="int8"))
         eager = Variant("torch float32", lambda: _call(model, example), work)
-        variants = [
-            runs("onnx float32", full, example, work),
-            runs("onnx int8", integers, example, work),
-            eager,
-        ]
+        files = {"onnx float32": full, "onnx int8": integers, "onnx int8, sums int8": rounded}
+        variants = [*(runs(kind, path, example, work) for kind, path in files.items()), eager]
         record(compare("onnx", name, variants, rounds), "onnx")
 
 

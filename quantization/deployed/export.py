@@ -3,8 +3,8 @@
 1. A copy of the network gets `IntegerLayer`s in place of its quantized layers, and torch traces it.
    QuantizeLinear and DequantizeLinear stand around each product, batch and length are dynamic, and equal
    quantizers of one value become one.
-2. Batch norms are folded into scales and biases, and half scales into biases.
-3. Weights of 4 bits or fewer become INT4; a Cast to INT8 follows, which a runtime computes once.
+2. Batch norms are folded into scales and biases, and half scales into biases, which become INT32.
+3. Weights of 4 bits or fewer become INT4; a runtime makes INT8 of them when it loads the file.
 4. ONNX Runtime computes the example and a smaller batch, and its outputs are compared with the network's.
 5. The file is put in its place.
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 
-def constant(value: Any) -> np.ndarray | None:
+def constant(value: Any) -> Any:
     """The numbers of an initializer; None of what is computed, and of a missing input."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
@@ -32,8 +32,9 @@ def new_constant(graph: Any, name: str, numbers: np.ndarray) -> Any:
     """An initializer of `graph`, under a name that is still free."""
     while name in graph.initializers:
         name += "_"
-    value = ir.Value(name=name, const_value=ir.tensor(numbers, name=name))
-    value.shape, value.dtype = ir.Shape(numbers.shape), value.const_value.dtype
+    tensor = ir.tensor(numbers, name=name)
+    value = ir.Value(name=name, const_value=tensor)
+    value.shape, value.dtype = ir.Shape(numbers.shape), tensor.dtype
     graph.register_initializer(value)
     return value
 

@@ -67,7 +67,7 @@ def _move(graph: Any, relu: Any) -> bool:
     return True
 
 
-def _half(node: Any) -> float | None:
+def _half(node: Any) -> Any:
     """What `node` subtracts before a quantizer, if that is one number."""
     if node.op_type != "Sub" or (half := constant(node.inputs[1])) is None or half.size != 1:
         return None

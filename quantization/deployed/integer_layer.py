@@ -5,7 +5,9 @@ A layer computes what the quantized layer does, in these operations of ONNX:
 1. Its input becomes uint8, since x86 CPUs multiply unsigned by signed numbers fastest. Signed codes have the
    zero point 128. Unsigned codes are rounded down, and QuantizeLinear rounds to the nearest, so half a scale
    is subtracted before.
-2. Clip keeps the codes in the range of training: fewer than 8 bits, or no code -128.
+2. Signed codes are clipped to those of training: no code -128, and fewer in fewer bits. Unsigned codes of
+   fewer than 8 bits are the high bits of a code of 8, whose low bits become zero. So the scale is that of 8
+   bits, and with it the unit of a bias.
 3. DequantizeLinear gives the numbers that the layer multiplies; a runtime fuses it with the product.
 
 Torch runs these modules on zeros: an operation of ONNX has no value in torch. Only the graph is of use.
@@ -27,6 +29,14 @@ ZERO_POINT = 128
 class IntegerLayer(nn.Module):
     """A linear layer or convolution of codes; `layer` is `FakeQuantized` and has its bounds."""
 
+    layer: Any
+    weight_scale: Any
+    input_scale: Any
+    zero_point: Any
+    lowest: Any
+    highest: Any
+    mask: Any
+
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.__dict__["layer"] = layer  # not a child, whose weight would go into the file
@@ -39,19 +49,23 @@ class IntegerLayer(nn.Module):
             self.register_buffer(f"codes{layer.weight_bits}", integers.t() if self.is_linear else integers)
             self.register_buffer("weight_scale", scale.flatten().float())
         if layer.activation_bits is not None:
-            scale = layer.input_scale().detach().flatten()
+            scale = layer.input_scale().detach().flatten() / (2 ** self._low_bits())
             zeros = torch.full_like(scale, 0 if layer.unsigned else ZERO_POINT, dtype=torch.uint8)
             one = scale.numel() == 1
             self.register_buffer("input_scale", scale[0].clone() if one else scale)
             self.register_buffer("zero_point", zeros[0].clone() if one else zeros)
-            for name, code in zip(("lowest", "highest"), self._code_range(), strict=True):
+            most = qmax(layer.activation_bits)
+            limits = {"lowest": ZERO_POINT - most, "highest": ZERO_POINT + most, "mask": self._mask()}
+            for name, code in limits.items():
                 self.register_buffer(name, torch.tensor(code, dtype=torch.uint8))
 
-    def _code_range(self) -> tuple[int, int]:
-        bits = self.layer.activation_bits
-        if self.layer.unsigned:
-            return 0, 2**bits - 1
-        return ZERO_POINT - qmax(bits), ZERO_POINT + qmax(bits)
+    def _low_bits(self) -> int:
+        """The bits of an unsigned code of 8 bits that training doesn't have."""
+        return 8 - self.layer.activation_bits if self.layer.unsigned else 0
+
+    def _mask(self) -> int:
+        """The high bits of a code, set: 0xF0 in four bits."""
+        return 256 - 2 ** self._low_bits()
 
     def forward(self, input: Tensor) -> Tensor:
         """(batch, channels, ...) or (..., channels) to the shape of the stock layer's output."""
@@ -69,8 +83,10 @@ class IntegerLayer(nn.Module):
             scale = scale.view(-1, *[1] * (x.ndim - 2)) if axis and not self.is_linear else scale
             x = x - scale / 2
         integers = _onnx("QuantizeLinear", [x, self.input_scale, self.zero_point], torch.uint8, x, axis)
-        if self._code_range() != (0, 255):
+        if not self.layer.unsigned:
             integers = _onnx("Clip", [integers, self.lowest, self.highest], torch.uint8, x)
+        elif self._low_bits():
+            integers = _onnx("BitwiseAnd", [integers, self.mask], torch.uint8, x)
         return _onnx("DequantizeLinear", [integers, self.input_scale, self.zero_point], x.dtype, x, axis)
 
     def _weight(self) -> Tensor:

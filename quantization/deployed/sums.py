@@ -65,6 +65,6 @@ def _read_code(clip: Any) -> None:
         return
     scale, (reader, *others) = constant(codes[0].inputs[1]), readers(codes[0].outputs[0])
     if others or reader.op_type != "DequantizeLinear" or not np.isclose(bound, -scale / 2, rtol=1e-6):
-        return  # fewer bits are behind another Clip
+        return  # fewer than 8 bits: low ones are cut before the scale
     later = clip.outputs[0]
     replace(later, reader.outputs[0])

@@ -5,21 +5,19 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch.export import Dim
 
 from cadenza.quantization.deployed.batch_norm import fold_batch_norms
+from cadenza.quantization.deployed.biases import quantize_biases
 from cadenza.quantization.deployed.calls import mapped, named_inputs, named_outputs
-from cadenza.quantization.deployed.graph import new_constant, readers
+from cadenza.quantization.deployed.few_bits import widen_codes
 from cadenza.quantization.deployed.half_steps import move_half_steps
 from cadenza.quantization.deployed.integer_layer import OPSET, put_integers
 from cadenza.quantization.training.calibration import run_on
 from cadenza.surgery.errors import SurgeryError
-
-PACKED = tuple(f"codes{bits}" for bits in range(2, 5))
 
 
 def traced(model: nn.Module, example: Any, names: Iterable[str]) -> Any:
@@ -48,7 +46,8 @@ def traced(model: nn.Module, example: Any, names: Iterable[str]) -> Any:
     graph = program.model.graph
     fold_batch_norms(graph)
     move_half_steps(graph)
-    _pack(graph)
+    widen_codes(graph)
+    quantize_biases(graph)
     RemoveUnusedNodesPass()(program.model)
     return program.model
 
@@ -69,21 +68,6 @@ def _dynamic(x: Tensor) -> dict[int, Any]:
     if x.is_floating_point():
         return {0: Dim.DYNAMIC, **dict.fromkeys(range(2, x.ndim), Dim.AUTO)}
     return dict.fromkeys(range(min(x.ndim, 2)), Dim.DYNAMIC)
-
-
-def _pack(graph: Any) -> None:
-    """Store the codes of weights in 4 bits where they fit; a Cast to INT8 stands behind."""
-    for name, value in list(graph.initializers.items()):
-        if not any(part.startswith(PACKED) for part in name.split(".")) or not value.uses():
-            continue
-        numbers = value.const_value.numpy()
-        packed = new_constant(graph, f"{name}_int4", numbers.astype(ir.DataType.INT4.numpy()))
-        cast = ir.node("Cast", [packed], {"to": ir.DataType.INT8})
-        cast.outputs[0].shape, cast.outputs[0].dtype = value.shape, ir.DataType.INT8
-        graph.insert_before(readers(value)[0], cast)
-        for node, index in list(value.uses()):
-            node.replace_input_with(index, cast.outputs[0])
-        graph.initializers.pop(name)
 
 
 def _first_line(error: BaseException) -> str:
