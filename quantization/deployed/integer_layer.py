@@ -4,7 +4,7 @@ A layer computes what the quantized layer does, in these operations of ONNX:
 
 1. Its input becomes uint8, since x86 CPUs multiply unsigned by signed numbers fastest. Signed codes have the
    zero point 128. Unsigned codes are rounded down, and QuantizeLinear rounds to the nearest, so half a scale
-   is subtracted before.
+   is subtracted before. With learned scales they are the nearest, as those of QuantizeLinear.
 2. Signed codes are clipped to those of training: no code -128, and fewer in fewer bits. Unsigned codes of
    fewer than 8 bits are the high bits of a code of 8, whose low bits become zero. So the scale is that of 8
    bits, and with it the unit of a bias.
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cadenza.quantization.training.fake_quantize import codes, qmax, weight_scale
+from cadenza.quantization.training.fake_quantize import codes, qmax
 from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.surgery.retype import stock_class
 
@@ -44,7 +44,7 @@ class IntegerLayer(nn.Module):
         self.bias = layer.bias
         self.weight = layer.weight if layer.weight_bits is None else None
         if layer.weight_bits is not None:
-            scale = weight_scale(layer.weight, layer.weight_bits)
+            scale = layer.weight_scale().detach()
             integers = codes(layer.weight.detach(), scale, layer.weight_bits, signed=True).to(torch.int8)
             self.register_buffer(f"codes{layer.weight_bits}", integers.t() if self.is_linear else integers)
             self.register_buffer("weight_scale", scale.flatten().float())
@@ -67,6 +67,10 @@ class IntegerLayer(nn.Module):
         """The high bits of a code, set: 0xF0 in four bits."""
         return 256 - 2 ** self._low_bits()
 
+    def _shift(self) -> float:
+        """What is subtracted from unsigned numbers, in scales of 8 bits, so that rounding gives their codes."""
+        return 0.5 if self.layer.rounds_down else (1 - 2 ** self._low_bits()) / 2
+
     def forward(self, input: Tensor) -> Tensor:
         """(batch, channels, ...) or (..., channels) to the shape of the stock layer's output."""
         x = input if self.layer.activation_bits is None else self._quantized(input)
@@ -78,10 +82,10 @@ class IntegerLayer(nn.Module):
 
     def _quantized(self, x: Tensor) -> Tensor:
         axis = {} if self.input_scale.ndim == 0 else {"axis": x.ndim - 1 if self.is_linear else 1}
-        if self.layer.unsigned:
+        if self.layer.unsigned and (shift := self._shift()):
             scale = self.input_scale
             scale = scale.view(-1, *[1] * (x.ndim - 2)) if axis and not self.is_linear else scale
-            x = x - scale / 2
+            x = x - scale * shift
         integers = _onnx("QuantizeLinear", [x, self.input_scale, self.zero_point], torch.uint8, x, axis)
         if not self.layer.unsigned:
             integers = _onnx("Clip", [integers, self.lowest, self.highest], torch.uint8, x)

@@ -25,6 +25,7 @@ from cadenza.algorithms import (
 )
 from cadenza.quantization import export_onnx
 from cadenza.quantization.deployed import runtime
+from cadenza.quantization.training.calibration import calibrate
 from cadenza.surgery import SurgeryError
 
 
@@ -116,6 +117,24 @@ def test_a_residual_network_computes_what_the_reference_does(tmp_path, weight_bi
         assert np.median(np.abs(ours - expected)) < 1e-3 * np.abs(expected).max()
     for name, tensor in before.items():
         assert torch.equal(tensor, model.state_dict()[name])
+
+
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(8, 8), (4, 4)])
+def test_learned_scales_round_to_the_nearest_code(tmp_path, weight_bits, activation_bits):
+    """Rounded down, each unsigned input would be half a scale less on average."""
+    torch.manual_seed(4)
+    model, x = Block().eval(), torch.randn(4, 3, 9, 7)
+    apply_quantization_aware_training(
+        model, weight_bits, activation_bits, None, granularity="per_tensor", scales="learned"
+    )
+    calibrate(model, [x])
+    for layer in (model.first, model.inner, model.last, model.head):
+        layer.input_scale_factor.data.mul_(0.8)  # as training would
+        layer.learned_weight_scale.data.mul_(1.1)
+    export_onnx(model, tmp_path / "net.onnx", x, tolerance=0.2)
+    ours = runtime.outputs(tmp_path / "net.onnx", {"input": x.numpy()})["output"]
+    expected = model(x).detach().numpy()
+    assert np.median(np.abs(ours - expected)) < 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
