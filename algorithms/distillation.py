@@ -10,6 +10,7 @@ import torch
 from composer.core import Algorithm, Event, Precision, State, get_precision_context
 from composer.loggers import Logger
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cadenza.losses.soft_targets import soft_target_loss
 from cadenza.options import Range, Text, check, option
@@ -68,7 +69,7 @@ class Distillation(Algorithm):
     def give(self, network: nn.Module) -> None:
         """Take `network`, which `teacher` names, as the teacher: in eval mode, without gradients.
 
-        It is called with the images of a batch, or with all of a text's batch but the labels.
+        It is called with the images of a batch, or with what the student takes of a text's but the labels.
         """
         self._network = network.eval().requires_grad_(False)
 
@@ -82,7 +83,7 @@ class Distillation(Algorithm):
         if not isinstance(state.loss, Tensor):
             raise SurgeryError(f"distillation: the loss is a {type(state.loss).__name__}, not one tensor")
         with torch.no_grad(), _autocast(state):
-            teacher = _logits(self._called(state.batch))
+            teacher = _logits(self._called(state))
         student = _logits(state.outputs)
         _check(student, teacher)
         soft = soft_target_loss(student, teacher, self.temperature)
@@ -97,15 +98,18 @@ class Distillation(Algorithm):
             raise SurgeryError("distillation: the teacher shares parameters with the model; give a copy")
         state.device.module_to_device(self._network)
 
-    def _called(self, batch: Any) -> Any:
-        """The teacher's outputs for a batch."""
-        if not isinstance(batch, Mapping):
-            return self._network(batch[0])
-        inputs = {name: value for name, value in batch.items() if name != LABELS}
+    def _called(self, state: State) -> Any:
+        """The teacher's outputs for what the student takes of a batch."""
+        if not isinstance(state.batch, Mapping):
+            return self._network(state.batch[0])
+        student: Any = state.model
+        student = student.module if isinstance(student, DistributedDataParallel) else student
+        taken = set(getattr(student, "model_forward_args", state.batch)) - {LABELS}
+        inputs = {name: value for name, value in state.batch.items() if name in taken}
         if unknown := inputs.keys() - signature(self._network.forward).parameters.keys():
-            names, kind = ", ".join(sorted(unknown)), type(self._network).__name__
-            what = f"the batch has {names}, which {kind} doesn't take"
-            raise SurgeryError(f"distillation: {what}; the teacher must be a model of the same inputs")
+            what, name = ", ".join(sorted(unknown)), type(self._network).__name__
+            right = "the teacher must be a model of the same inputs"
+            raise SurgeryError(f"distillation: {name} doesn't take {what} of the batch; {right}")
         return self._network(**inputs)
 
 

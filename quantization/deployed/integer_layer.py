@@ -68,7 +68,7 @@ class IntegerLayer(nn.Module):
         return 256 - 2 ** self._low_bits()
 
     def _shift(self) -> float:
-        """What is subtracted from unsigned numbers, in scales of 8 bits, so that rounding gives their codes."""
+        """What is subtracted from unsigned numbers, in scales of 8 bits, before they are rounded."""
         return 0.5 if self.layer.rounds_down else (1 - 2 ** self._low_bits()) / 2
 
     def forward(self, input: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ from cadenza.recipe.callbacks import show
 from cadenza.recipe.checkpoint_tokenizer import alike
 from cadenza.recipe.classifying.task import TextClassification
 from cadenza.recipe.errors import RecipeError
+from cadenza.recipe.task import Task
 from cadenza.surgery.errors import CheckpointError
 
 KEY = "algorithms.distillation.teacher"
 
 
-def give(task: Any, algorithms: Sequence[Algorithm]) -> None:
+def give(task: Task, algorithms: Sequence[Algorithm]) -> None:
     """Give `distillation`, if it is among `algorithms`, its network.
 
     Raises:
@@ -33,13 +34,16 @@ def give(task: Any, algorithms: Sequence[Algorithm]) -> None:
     """
     for algorithm in algorithms:
         if isinstance(algorithm, Distillation):
-            of = _of_text if isinstance(task, TextClassification) else _of_images
             try:
-                algorithm.give(of(task, algorithm.teacher))
+                algorithm.give(_loaded(task, algorithm.teacher))
             except (CheckpointError, ModelError) as error:
                 said = str(error).replace("pass trusted=True (--trust)", "set train.trust_load_path=true")
                 raise RecipeError(f"{KEY}: {said.removeprefix('model.pretrained: ')}") from error
             show(f"distillation: the teacher is {algorithm.teacher}")
+
+
+def _loaded(task: Task, name: str) -> Any:
+    return _of_text(task, name) if isinstance(task, TextClassification) else _of_images(task, name)
 
 
 def _of_images(task: Any, name: str) -> Any:

@@ -29,7 +29,7 @@ def by_document(recipe: Any) -> bool:
 
 
 def uncounted(recipe: Any) -> list[str]:
-    """What they hold isn't counted: Composer's algorithms, which change a run as it goes, and a teacher."""
+    """What they hold isn't counted: Composer's, which change a run as it goes on, and a teacher."""
     known = REGISTRY.keys() - set(ANOTHER_MODEL) | set(HOLD_NOTHING)
     return [name for name in names_of(recipe) if name not in known]
 

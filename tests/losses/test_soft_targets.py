@@ -9,7 +9,7 @@ from cadenza.losses.soft_targets import soft_target_loss
 
 
 def plain(student, teacher, temperature):
-    """T^2 KL(teacher || student) by example, and its gradient T (p_student - p_teacher) / examples."""
+    """T^2 KL(teacher || student), example by example, and the gradient T (p_student - p_teacher) / n."""
     total, gradient = 0.0, []
     for ours, theirs in zip(student.tolist(), teacher.tolist(), strict=True):
         p, q = ([math.exp(z / temperature) for z in each] for each in (theirs, ours))

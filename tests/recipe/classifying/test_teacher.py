@@ -14,12 +14,7 @@ model: {objective: image_classification, model_type: resnet10, width: 0.0625, st
 data: {augmentation: none}
 optimizer: {name: sgd, lr: 0.05}
 scheduler: {t_warmup: 0ba}
-train:
-  max_duration: 2ba
-  global_batch_size: 16
-  eval_interval: 1dur
-  save_interval: 1dur
-  progress_bar: false
+train: {max_duration: 2ba, global_batch_size: 16, eval_interval: 1dur, save_interval: 1dur}
 """
 TEACHER = "algorithms.distillation.teacher"
 SHORT = "train.max_duration=3ba"

@@ -3,7 +3,6 @@
 import pytest
 from paths import ROOT
 
-from cadenza.algorithms import QuantizationAwareTraining
 from cadenza.recipe import RecipeError, load_settings
 from cadenza.studies.qat_pareto.points import Kind, Point, points
 from cadenza.studies.qat_pareto.settings import Pareto, in_bits
@@ -138,14 +137,11 @@ def test_settings_are_checked(options, message):
     [
         (["qat_pareto"], 45, 30),
         (["qat_pareto", "scale/cpu_pareto"], 36, 27),
-        (["qat_fidelity"], 57, 0),
+        (["qat_fidelity"], 81, 0),
         (["qat_text"], 12, 9),
     ],
 )
 def test_what_the_packaged_settings_say_of_their_points(files, trained, after):
-    options = QuantizationAwareTraining.__dataclass_fields__
-    if files == ["qat_fidelity"] and not {"edge_gradient", "scales"} <= set(options):
-        pytest.skip("quantization_aware_training has no edge_gradient and scales yet")
     cfg = load_settings(Pareto, [str(ROOT / f"yamls/{name}.yaml") for name in files], [])
     found = [point.kind.trained for point in points(cfg)]
     assert (found.count(True), found.count(False)) == (trained, after)
