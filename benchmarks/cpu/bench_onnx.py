@@ -1,16 +1,20 @@
 """Inference of ResNet-18 and BERT: ONNX Runtime with integers of 8 bits and in float32, and eager torch.
 
     OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python benchmarks/cpu/bench_onnx.py --rounds 9
+    ... --profile     what the operations of each file take, in place of the comparison
 
 Weights are random, bounds are of one batch. `onnx float32` is the same network exported by torch
 before it is quantized. The first variant of each case is that file, so that speed-ups are relative to it.
 """
 
 import copy
+import json
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnxruntime
 import torch
 from harness import Variant, Work, compare, parser, record
 from torch import nn
@@ -61,8 +65,26 @@ def runs(name: str, path: Path, example: Any, work: Work) -> Variant:
     return Variant(name, lambda: runtime.run(None, arrays), work)
 
 
+def profile(name: str, path: Path, example: Any, runs: int = 30) -> None:
+    """Print the time of a run of a file on one thread, and the shares of its kinds of operations."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_profiling = 1, True
+    options.profile_file_prefix = str(path)
+    runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    arrays = {key: x.numpy() for key, x in named_inputs(example).items()}
+    for _ in range(runs):
+        runtime.run(None, arrays)
+    times: Counter[str] = Counter()
+    for event in json.loads(Path(runtime.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["args"]["op_name"]] += event["dur"]
+    total = times.total()
+    shares = ", ".join(f"{kind} {time / total:.0%}" for kind, time in times.most_common(6))
+    print(f"{name}: {total / runs / 1000:.1f} ms: {shares}")
+
+
 def case(name: str, model: nn.Module, example: Any, work: Work, rounds: int) -> None:
-    """Measure a network in three ways."""
+    """Measure a network in three ways; with `rounds` 0 profile it."""
     with TemporaryDirectory() as folder, torch.no_grad():
         full, integers = Path(folder, "full.onnx"), Path(folder, "integers.onnx")
         exported_float(model, example, full)
@@ -73,6 +95,10 @@ def case(name: str, model: nn.Module, example: Any, work: Work, rounds: int) -> 
         print(export_onnx(quantized, rounded, example, tolerance=1.0, sums="int8"))
         eager = Variant("torch float32", lambda: _call(model, example), work)
         files = {"onnx float32": full, "onnx int8": integers, "onnx int8, sums int8": rounded}
+        if not rounds:
+            for kind, path in files.items():
+                profile(f"{name}, {kind}", path, example)
+            return
         variants = [*(runs(kind, path, example, work) for kind, path in files.items()), eager]
         record(compare("onnx", name, variants, rounds), "onnx")
 
@@ -82,7 +108,10 @@ def _call(model: nn.Module, example: Any) -> Any:
 
 
 def main() -> None:
-    rounds = parser(__doc__, rounds=9).parse_args().rounds
+    options = parser(__doc__, rounds=9)
+    options.add_argument("--profile", action="store_true")
+    chosen = options.parse_args()
+    rounds = 0 if chosen.profile else chosen.rounds
     torch.manual_seed(0)
     case("ResNet-18, 224 x 224", *images(), rounds)
     case("BERT, hidden 256, 4 layers", *texts(256, 4), rounds)
