@@ -18,8 +18,8 @@ from cadenza.models.errors import ModelError, nearest_field
 DEPTHS: dict[str, tuple[Any, list[int]]] = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet29": (Bottleneck, [2, 2, 3, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
