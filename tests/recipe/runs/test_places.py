@@ -144,7 +144,8 @@ def test_a_name_stays_in_its_folder(name, right):
 
 def test_an_export_is_refused_before_the_weights_are_written(tmp_path, monkeypatch):
     module = importlib.import_module("cadenza.models.export")
-    monkeypatch.setattr(module, "read", lambda *args: {})
+    state = {"timestamp": {"Timestamp": {"batch": 1, "token": 1}}}
+    monkeypatch.setattr(module, "read", lambda *args: state)
     monkeypatch.setattr(module, "model_of", lambda *args: None)
     monkeypatch.setattr(module, "tokenizer_files", lambda *args: {})
     with pytest.raises(ModelError, match=r"export: /proc/none can't be written to \(.*; name another folder"):
