@@ -3,6 +3,7 @@
 import json
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -36,15 +37,15 @@ def collect(plan: Plan) -> dict[Point, Finished]:
     """
     found: dict[Point, Finished] = {}
     wanted, others = set(plan.points), []
-    for folder in folders(plan.cfg.runs):
-        run = read(folder)
-        point = _point_of(plan, run)
+    runs = sorted(map(read, folders(plan.cfg.runs)), key=lambda run: _bits(run) != PLAIN)
+    for run in runs:  # those in full precision first, which others name as what they start from
+        point = _point_of(plan, run, found)
         if point not in wanted:
-            others.append(folder)
+            others.append(run.folder)
         elif point not in found:
             found[point] = run
         elif run.scores != found[point].scores:
-            both = f"{found[point].folder} and {folder}"
+            both = f"{found[point].folder} and {run.folder}"
             raise StudyError(f"runs: {both} are both {point.name}, and disagree; leave one of them out")
     if others:
         print(f"runs: {len(others)} are no points of these settings, such as {others[0]}")
@@ -119,7 +120,7 @@ def _recipe(values: dict[str, Any]) -> Any:
         return load([str(path)], [])
 
 
-def _point_of(plan: Plan, run: Finished) -> Point:
+def _point_of(plan: Plan, run: Finished, known: Mapping[Point, Finished]) -> Point:
     """The point whose recipe the run has.
 
     Raises:
@@ -131,7 +132,7 @@ def _point_of(plan: Plan, run: Finished) -> Point:
         point = Point(kind._replace(variant=variant), seed)
         if not plan.cfg.variant(variant).has(kind.bits):
             continue
-        wrong[variant] = _differences(plan, point, run)
+        wrong[variant] = _differences(plan, point, run, known)
         if not wrong[variant]:
             return point
     name, found = min(wrong.items(), key=lambda pair: len(pair[1]))
@@ -139,9 +140,10 @@ def _point_of(plan: Plan, run: Finished) -> Point:
     raise StudyError(f"runs: {run.folder} has another recipe than {than}: {found[0]}")
 
 
-def _differences(plan: Plan, point: Point, run: Finished) -> list[str]:
+def _differences(plan: Plan, point: Point, run: Finished, known: Mapping[Point, Finished]) -> list[str]:
     """Each key of the run's recipe that isn't as in the point's."""
-    theirs, ours = recipes.comparable(run.recipe, plan.folder(point.full)), plan.comparable(point)
+    full = known[point.full].folder if point.full in known else plan.folder(point.full)
+    theirs, ours = recipes.comparable(run.recipe, full), plan.comparable(point)
     return [
         f"{key}: {theirs.get(key, 'absent')}, here {ours.get(key, 'absent')}"
         for key in {**ours, **theirs}

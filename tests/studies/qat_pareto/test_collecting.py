@@ -90,6 +90,22 @@ def test_a_teacher_elsewhere_is_the_same_teacher(tmp_path):
         collecting.collect(other)
 
 
+def test_a_teacher_that_is_collected_too_may_have_any_name(tmp_path):
+    """As one of an earlier version, or of `composer train.py`."""
+    full, point = Point(NONE, 17), Point(FOUR._replace(variant="teacher"), 17)
+    made = plan(tmp_path / "other")
+    teacher = run_of(made, full, tmp_path / "there").rename(tmp_path / "there/w4a4 is not my name")
+    (teacher / "checkpoints").mkdir()
+    (teacher / "checkpoints/latest-rank0.pt").touch()
+
+    def named(recipe):
+        recipe["train"]["load_path"], recipe["data"]["split"] = str(teacher), f"{teacher}/x"
+
+    run_of(made, point, tmp_path / "there", change=named)
+    here = plan(tmp_path / "here", runs=[str(tmp_path / "there")])
+    assert set(collecting.collect(here)) == {full, point}
+
+
 def test_keys_that_a_record_lacks_have_their_defaults(tmp_path):
     """A run of an earlier version, or one whose recipe named some of the options."""
 
