@@ -117,7 +117,13 @@ def test_other_errors_are_shown_whole(error, main, asked, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("more", "given"), [([], (False, False)), (["--trust"], (True, False)), (["--merge"], (False, True))]
+    ("more", "given"),
+    [
+        ([], (False, False, None, None)),
+        (["--trust"], (True, False, None, None)),
+        (["--merge", "--onto", "quantized"], (False, True, "quantized", None)),
+        (["--format", "bitsandbytes"], (False, False, None, "bitsandbytes")),
+    ],
 )
 def test_export(more, given, main, capsys, monkeypatch):
     seen = []
@@ -125,6 +131,12 @@ def test_export(more, given, main, capsys, monkeypatch):
     assert main(["export", "a.pt", "b", *more]) == 0
     assert seen == [(Path("a.pt"), Path("b"), *given)]
     assert capsys.readouterr().out == "exported: there\n"
+
+
+@pytest.mark.parametrize("option", ["--merge", "--onto=full", "--format=bitsandbytes"])
+def test_options_of_folders_are_not_of_onnx_files(option, main, capsys):
+    assert main(["export", "a.pt", "b.onnx", option]) == 2
+    assert f"{option.partition('=')[0]} is an option of folders" in capsys.readouterr().err
 
 
 def test_export_is_the_first_word(main, asked, capsys):
