@@ -11,7 +11,7 @@ MAY = {
     "surgery": {"options"},
     "checks": {"algorithms", "probes"},
     "losses": {"probes", "surgery"},
-    "quantization": {"surgery"},
+    "quantization": {"probes", "surgery"},
     "probes": set(),
     "attention": {"options", "probes", "surgery"},
     "algorithms": {"attention", "losses", "options", "quantization", "surgery"},

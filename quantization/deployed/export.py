@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cadenza.probes.untouched import untouched
 from cadenza.quantization.deployed.calls import mapped, named_inputs, named_outputs
 from cadenza.quantization.deployed.integer_layer import OPSET, quantized_layers
 from cadenza.quantization.deployed.refusals import require_exportable
@@ -86,21 +87,11 @@ def export_onnx(
     if sums not in SUMS:
         raise SurgeryError(f"export_onnx: sums is {sums!r}; it must be {' or '.join(SUMS)}")
     require_exportable(model, path)
-    import onnx_ir as ir
+    from cadenza.quantization.deployed import runtime
 
-    from cadenza.quantization.deployed import runtime, tracing
-    from cadenza.quantization.deployed.sums import round_sums
-
-    smaller = _smaller(example)
-    expected = [_outputs(model, inputs) for inputs in (example, smaller)]
     with TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        graph = tracing.traced(model, example, expected[0])
-        if sums == "int8":
-            round_sums(graph.graph, _ranges(graph, draft, example))
-        ir.save(graph, draft)
-        found = [runtime.outputs(draft, _arrays(inputs)) for inputs in (example, smaller)]
-        difference = max(_difference(*pair) for pair in zip(expected, found, strict=True))
+        difference = _drafted(model, draft, example, sums)
         if not difference <= tolerance:
             raise SurgeryError(
                 f"export_onnx: outputs of ONNX Runtime differ by {difference:.2g} of the largest one, and "
@@ -113,15 +104,27 @@ def export_onnx(
     return Exported(path, OPSET, len(layers), products, integer, difference, tuple(_notes(layers)))
 
 
+def _drafted(model: nn.Module, draft: Path, example: Any, sums: str) -> float:
+    """Write the file to `draft`; returns how far outputs are off, on the example and a smaller one."""
+    import onnx_ir as ir
+
+    from cadenza.quantization.deployed import runtime, tracing
+    from cadenza.quantization.deployed.sums import round_sums
+
+    examples = example, _smaller(example)
+    expected = [_outputs(model, inputs) for inputs in examples]
+    graph = tracing.traced(model, example, expected[0])
+    if sums == "int8":
+        round_sums(graph.graph, _ranges(graph, draft, example))
+    ir.save(graph, draft)
+    found = [runtime.outputs(draft, _arrays(inputs)) for inputs in examples]
+    return max(_difference(*pair) for pair in zip(expected, found, strict=True))
+
+
 def _outputs(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
     """What the network computes in eval mode, by name."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            return named_outputs(run_on(model.eval(), inputs))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with untouched(model), torch.no_grad():
+        return named_outputs(run_on(model.eval(), inputs))
 
 
 def _ranges(model: Any, draft: Path, example: Any) -> dict[str, tuple[float, float]]:

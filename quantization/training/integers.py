@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cadenza.probes.untouched import untouched
 from cadenza.quantization.training.fake_quantize import EPSILON, codes, qmax, scale_of
 from cadenza.quantization.training.fake_quantized import FakeQuantized
 from cadenza.surgery.errors import CheckpointError, SurgeryError
@@ -90,16 +91,11 @@ def check_converted(model: nn.Module, integers: Integers, *inputs: Any, toleranc
     Raises:
         SurgeryError: the difference is greater than `tolerance`, or the outputs don't tell.
     """
-    modes = [(m, m.training) for m in model.modules()]
-    try:
-        with torch.no_grad():
-            expected = _tensor(model.eval()(*inputs))
-            copied = copy.deepcopy(model)
-            load_converted(copied, integers)
-            found = _tensor(copied(*inputs))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with untouched(model), torch.no_grad():
+        expected = _tensor(model.eval()(*inputs))
+        copied = copy.deepcopy(model)
+        load_converted(copied, integers)
+        found = _tensor(copied(*inputs))
     if expected.numel() == 0 or not expected.isfinite().all():
         raise SurgeryError("the network's outputs are empty or not finite; check it on other inputs")
     error, largest = float((expected - found).abs().max()), float(expected.abs().max())
