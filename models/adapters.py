@@ -13,12 +13,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from cadenza.models.errors import ModelError, in_short
+from cadenza.models.quantized.config import NAME
 from cadenza.models.quantized.merging import MergeReport, merge_adapters
 from cadenza.models.saved import SURGERIES
 from cadenza.surgery.checkpoint import parse, safe_weights, saved_algorithms
 from cadenza.surgery.errors import CheckpointError
 
-QUANTIZED = "PostTrainingQuantization"  # it rounds the weights beneath the adapters
 ONTO = ("full", "dequantized", "quantized")
 
 
@@ -91,14 +91,14 @@ def _base(state: dict[str, Any], name: str) -> Any:
 
 def _quantization(state: dict[str, Any]) -> Any:
     """The surgery that quantized the weights in the run, or None."""
-    text = saved_algorithms(state).get(QUANTIZED)
-    return SURGERIES[QUANTIZED](**parse(text)[1]) if text else None
+    text = saved_algorithms(state).get(NAME)
+    return SURGERIES[NAME](**parse(text)[1]) if text else None
 
 
 def _refuse_other_outputs(state: dict[str, Any], name: str) -> None:
     """Raise if the model was changed by more than surgeries that keep outputs, and quantization."""
     played = [parse(text) for key, text in saved_algorithms(state).items() if key in SURGERIES]
-    changed = [each for each, _ in played if each != QUANTIZED and not SURGERIES[each].keeps_outputs]
+    changed = [each for each, _ in played if each != NAME and not SURGERIES[each].keeps_outputs]
     if changed:
         right = "export the adapters without --merge, and apply the surgeries to the model"
         raise CheckpointError(f"{name}: {', '.join(changed)} changed the outputs of the model; {right}")

@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from cadenza.algorithms import PostTrainingQuantization
 from cadenza.models.errors import ModelError
 from cadenza.models.quantized.tensors import FOUR_BIT, LIBRARY
 from cadenza.quantization.eligible import ineligible
@@ -17,7 +18,7 @@ from cadenza.quantization.stored.quantized_linear import Quantized
 from cadenza.surgery import history
 from cadenza.surgery.retype import stock_class
 
-NAME = "PostTrainingQuantization"
+NAME = PostTrainingQuantization.__name__
 KERNELS = ("float32", "bfloat16", "float16")
 THRESHOLD = 6.0
 

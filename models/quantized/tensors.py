@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cadenza.models.errors import ModelError
-from cadenza.quantization.stored.formats import BLOCK, NESTED_BLOCK
+from cadenza.quantization.stored.formats import BLOCK, FORMATS, NESTED_BLOCK, FourBit
 from cadenza.quantization.stored.int8 import as_bits, as_floats
 
-FOUR_BIT = {"nf4": ("nf4", False), "nf4-dq": ("nf4", True), "fp4": ("fp4", False), "fp4-dq": ("fp4", True)}
+FOUR_BIT = {name: (f.codebook, f.nested) for name, f in FORMATS.items() if isinstance(f, FourBit)}
 LIBRARY = (*FOUR_BIT, "int8")  # the formats that bitsandbytes has
 STATE = "weight.quant_state.bitsandbytes__"
 PARTS = (
