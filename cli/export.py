@@ -7,6 +7,8 @@ from typing import Any
 
 from cadenza.cli.errors import CommandError
 
+OF_FOLDERS, OF_ONNX = ("merge", "onto", "format"), ("tolerance", "sums")
+
 
 def run(arguments: list[str]) -> int:
     """Write the folder."""
@@ -31,12 +33,19 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--format", choices=("bitsandbytes",), help=help)
     help = "read your own file even before torch 2.10, which can run code that is in a file"
     parser.add_argument("--trust", action="store_true", help=help)
+    help = "of an .onnx file: the largest difference of an output from the network's, relative to the largest"
+    parser.add_argument("--tolerance", type=float, help=f"{help} (0.02)")
+    help = (
+        "of an .onnx file: int8 rounds residual sums too, so that more convolutions run in integers (float)"
+    )
+    parser.add_argument("--sums", choices=("float", "int8"), help=help)
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # files are local, and read in a moment
     checkpoint, folder = options.checkpoint.expanduser(), options.folder.expanduser()
     if folder.suffix == ".onnx":
         print(f"exported: {_onnx(checkpoint, folder, options)}")
         return 0
+    _refuse(options, OF_ONNX, "a .onnx file", "a folder")
     from cadenza.models import export
 
     chosen = options.trust, options.merge, options.onto, options.format
@@ -45,12 +54,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _onnx(checkpoint: Path, file: Path, options: argparse.Namespace) -> Any:
-    """Write `file`; options of folders are refused."""
-    for name in ("merge", "onto", "format"):
-        if getattr(options, name):
-            raise CommandError(
-                f"export: --{name} is an option of folders; a .onnx file holds trained integers"
-            )
+    """Write `file`."""
+    _refuse(options, OF_FOLDERS, "a folder", "a .onnx file, which holds trained integers")
     from cadenza.cli import onnx_file
 
-    return onnx_file.write(checkpoint, file, options.trust)
+    given = {name: value for name in OF_ONNX if (value := getattr(options, name)) is not None}
+    return onnx_file.write(checkpoint, file, options.trust, given)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], of: str, here: str) -> None:
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise CommandError(f"export: --{name} is an option of {of}, and this is {here}")

@@ -17,8 +17,8 @@ IMAGES, SIDE = 4, 64  # of the example on which outputs are compared; the file t
 TEXTS, LENGTH = 2, 16
 
 
-def write(name: Path, file: Path, trusted: bool) -> Exported:
-    """Write the network of a run, a checkpoint or an exported folder to `file`.
+def write(name: Path, file: Path, trusted: bool, options: dict[str, Any]) -> Exported:
+    """Write the network of a run, a checkpoint or an exported folder to `file`; `options` of `export_onnx`.
 
     Raises:
         ModelError: there is nothing of that name.
@@ -30,7 +30,7 @@ def write(name: Path, file: Path, trusted: bool) -> Exported:
     with TemporaryDirectory() as scratch:
         folder = found if found.is_dir() else export(found, Path(scratch) / "model", trusted)
         network, example = _network(folder)
-    return export_onnx(network, file, example)
+    return export_onnx(network, file, example, **options)
 
 
 def _network(folder: Path) -> tuple[Any, Any]:

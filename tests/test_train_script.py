@@ -136,7 +136,13 @@ def test_export(more, given, main, capsys, monkeypatch):
 @pytest.mark.parametrize("option", ["--merge", "--onto=full", "--format=bitsandbytes"])
 def test_options_of_folders_are_not_of_onnx_files(option, main, capsys):
     assert main(["export", "a.pt", "b.onnx", option]) == 2
-    assert f"{option.partition('=')[0]} is an option of folders" in capsys.readouterr().err
+    assert f"{option.partition('=')[0]} is an option of a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--tolerance=0.1", "--sums=int8"])
+def test_options_of_onnx_files_are_not_of_folders(option, main, capsys):
+    assert main(["export", "a.pt", "b", option]) == 2
+    assert f"{option.partition('=')[0]} is an option of a .onnx file" in capsys.readouterr().err
 
 
 def test_export_is_the_first_word(main, asked, capsys):
