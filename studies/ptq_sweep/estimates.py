@@ -7,8 +7,8 @@ from statistics import median
 
 from cadenza.studies.intervals import CANT_TELL, CONFIDENCE, Interval, interval
 from cadenza.studies.ptq_sweep.results import Values
+from cadenza.studies.verdicts import NO, YES
 
-YES, NO = "yes", "no"
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
@@ -54,20 +54,6 @@ def within(found: Interval, low: float, high: float) -> str:
     if low < found.low and found.high < high:
         return YES
     return NO if found.high < low or found.low > high else CANT_TELL
-
-
-def above(found: Interval, bound: float = 0) -> str:
-    """Whether a number is greater than `bound`."""
-    if found.low > bound:
-        return YES
-    return NO if found.high < bound else CANT_TELL
-
-
-def all_of(verdicts: Sequence[str]) -> str:
-    """Yes if all are, no if one is."""
-    if NO in verdicts:
-        return NO
-    return YES if verdicts and set(verdicts) == {YES} else CANT_TELL
 
 
 def shown(found: Interval, style: str = "+.3g", scale: float = 1) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from cadenza.studies.intervals import CANT_TELL, Interval
 from cadenza.studies.ptq_sweep import estimates
-from cadenza.studies.ptq_sweep.estimates import NO, YES, Finding
+from cadenza.studies.ptq_sweep.estimates import Finding
 from cadenza.studies.ptq_sweep.results import Results, minus
 from cadenza.studies.ptq_sweep.sensitivity import sensitivity
+from cadenza.studies.verdicts import YES, above, all_of, opposite
 
 PAIRS = ("nf4", "fp4"), ("nf4", "nf4-dq"), ("fp4", "fp4-dq")
 MARGIN_KL = 1.1  # as a ratio; formats of one size differ by more where a difference is of use
@@ -69,9 +70,7 @@ def equal(results: Results, models: Sequence[str], one: str, other: str) -> Find
         f"perplexity {estimates.shown(perplexity, '.4f')} times (margin {MARGIN_PERPLEXITY}: {verdicts[1]})",
         f"nats a generated token {estimates.shown(generated)} (margin {MARGIN_NLL}: {verdicts[2]})",
     ]
-    return Finding(
-        f"{one} = {other}", estimates.all_of(verdicts), f"{other} against {one}: {'; '.join(parts)}."
-    )
+    return Finding(f"{one} = {other}", all_of(verdicts), f"{other} against {one}: {'; '.join(parts)}.")
 
 
 def best_four_bit(results: Results, models: Sequence[str]) -> Iterator[Finding]:
@@ -88,7 +87,7 @@ def best_four_bit(results: Results, models: Sequence[str]) -> Iterator[Finding]:
         if len(ranked) < 2:
             continue
         found = estimates.ratio(kl[ranked[1]], kl[ranked[0]])
-        verdict = ranked[0] if estimates.above(found, 1) == YES else CANT_TELL
+        verdict = ranked[0] if above(found, 1) == YES else CANT_TELL
         numbers = f"{ranked[1]} has {estimates.shown(found, '.3f')} times the KL of {ranked[0]}"
         yield Finding(f"The best format of at most {size + SAME_BITS:.2f} bits", verdict, f"{numbers}.")
 
@@ -110,13 +109,13 @@ def speeds(results: Results, models: Sequence[str]) -> Iterator[Finding]:
             slower = {}
             for form in [form for form, size in rows if size == batch]:
                 found = speed_ratio(rows[form, batch], "decode")
-                slower[form] = {YES: NO, NO: YES}.get(estimates.above(found, 1), CANT_TELL)
+                slower[form] = opposite(above(found, 1))
                 yield Finding(
                     f"{form} decodes more slowly than unquantized, {model}, batch {batch}",
                     slower[form],
                     f"{estimates.shown(found, '.2f')} times its speed.",
                 )
-            verdict = estimates.all_of(list(slower.values()))
+            verdict = all_of(list(slower.values()))
             numbers = f"Against {', '.join(slower)}."
             yield Finding(f"Unquantized decodes the fastest, {model}, batch {batch}", verdict, numbers)
 
@@ -135,6 +134,6 @@ def front(results: Results, models: Sequence[str]) -> dict[str, str]:
     beaten = {}
     for form in forms:
         smaller = [f for f in forms if f != form and size[f] <= size[form] + 1e-9]
-        better = [f for f in smaller if estimates.above(estimates.ratio(kl[form], kl[f]), 1) == YES]
+        better = [f for f in smaller if above(estimates.ratio(kl[form], kl[f]), 1) == YES]
         beaten[form] = min(better, key=lambda f: estimates.mean(kl[f]).mean) if better else ""
     return beaten

@@ -9,10 +9,11 @@ from itertools import pairwise
 
 from cadenza.studies.intervals import CANT_TELL, Interval
 from cadenza.studies.ptq_sweep import estimates
-from cadenza.studies.ptq_sweep.estimates import NO, YES, Finding
+from cadenza.studies.ptq_sweep.estimates import Finding
 from cadenza.studies.ptq_sweep.measures.generated import MEASURES
 from cadenza.studies.ptq_sweep.results import Results, Values, mean_of, minus
 from cadenza.studies.ptq_sweep.settings import PLAIN
+from cadenza.studies.verdicts import NO, YES, above
 
 BAND = 0.5, 0.8  # the temperatures that the paper names
 AXES = ("temperature", "top_k", "max_new_tokens")
@@ -58,7 +59,7 @@ def resilience(results: Results, models: Sequence[str], one: str, other: str) ->
         {u: abs(v) for u, v in excess(results, models, f, "nll", *ends).items()} for f in (one, other)
     ]
     found = estimates.mean(minus(*distances))
-    verdict = {YES: other, NO: one}.get(estimates.above(found), CANT_TELL)
+    verdict = {YES: other, NO: one}.get(above(found), CANT_TELL)
     numbers = ", ".join(
         f"{form} departs by {estimates.shown(estimates.mean(each), '.3f')}"
         for form, each in zip((one, other), distances, strict=True)
@@ -78,7 +79,7 @@ def by_temperature(results: Results, models: Sequence[str]) -> Iterator[Finding]
     for (low, high), slope in slopes.items():
         found = _scaled(estimates.mean(slope), high - low)
         question = f"4-bit models are more sensitive than unquantized ones from {low:g} to {high:g}"
-        yield Finding(question, estimates.above(found), f"Excess nats a token {estimates.shown(found)}.")
+        yield Finding(question, above(found), f"Excess nats a token {estimates.shown(found)}.")
     inside = [slope for (low, high), slope in slopes.items() if BAND[0] <= low and high <= BAND[1]]
     outside = [slope for (low, high), slope in slopes.items() if high <= BAND[0] or low >= BAND[1]]
     if inside and outside:
@@ -87,7 +88,7 @@ def by_temperature(results: Results, models: Sequence[str]) -> Iterator[Finding]
         numbers = (
             f"Excess nats a token and unit of temperature, inside minus outside: {estimates.shown(found)}."
         )
-        yield Finding(question, estimates.above(found), numbers)
+        yield Finding(question, above(found), numbers)
 
 
 def _slope(results: Results, models: Sequence[str], forms: Sequence[str], low: float, high: float) -> Values:

@@ -4,15 +4,16 @@ Two kinds are compared by the mean difference over their shared seeds, and its 9
 Each interval holds by itself: nothing corrects for how many there are.
 """
 
-from collections.abc import Iterable
+from typing import TypeGuard
 
 from cadenza.studies.intervals import CANT_TELL, Interval
 from cadenza.studies.qat_pareto.points import Kind
 from cadenza.studies.qat_pareto.results import Results
 from cadenza.studies.qat_pareto.settings import PLAIN
+from cadenza.studies.verdicts import NO, YES, above, all_of, any_of, opposite
 
-YES, NO = "yes", "no"
 POINTS = 100  # of accuracy
+EQUAL = 1e-12  # accuracies of seeds that differ by less are the same
 
 
 def on_front(results: Results, kind: Kind, cost: str) -> str:
@@ -20,7 +21,7 @@ def on_front(results: Results, kind: Kind, cost: str) -> str:
 
     `yes` if all of the intervals say so, `no` if one says the opposite.
     """
-    return _all(sign(results.difference(kind, other)) for other in _no_dearer(results, kind, cost))
+    return all_of(sign(results.difference(kind, other)) for other in _no_dearer(results, kind, cost))
 
 
 def mostly_four(results: Results, cost: str) -> str:
@@ -40,23 +41,22 @@ def dominated(results: Results, plain: Kind) -> tuple[str, Kind | None]:
     if not found:
         return (CANT_TELL if rivals else NO), None
     best = max(found, key=lambda other: (sign(found[other]) == YES, found[other].mean))
-    return _any(sign(gain) for gain in found.values()), best
+    return any_of(sign(gain) for gain in found.values()), best
 
 
 def sign(found: Interval | None) -> str:
     """Whether a difference is above zero."""
-    if found is None or not found.tells:
-        return CANT_TELL
-    return YES if found.low > 0 else NO
+    return above(found) if _varies(found) else CANT_TELL
 
 
 def within(found: Interval | None, margin: float) -> str:
     """Whether a difference is above `-margin`, in points."""
-    if found is None:
-        return CANT_TELL
-    if POINTS * found.low > -margin:
-        return YES
-    return NO if POINTS * found.high < -margin else CANT_TELL
+    return above(found, -margin / POINTS) if _varies(found) else CANT_TELL
+
+
+def _varies(found: Interval | None) -> TypeGuard[Interval]:
+    """Whether seeds differ: those that agree exactly, as networks that learned nothing, tell of no chance."""
+    return found is not None and found.high - found.low > EQUAL
 
 
 def points(found: Interval | None) -> str:
@@ -115,7 +115,7 @@ def _dominated_lines(results: Results) -> list[str]:
     if not plain or not quantized_bits(results):
         return []
     start = "- Every network in full precision has a quantized one that costs no more and is more accurate: "
-    verdict = _all(verdict for verdict, _ in found.values())
+    verdict = all_of(verdict for verdict, _ in found.values())
     return [f"{start}**{verdict}**. Points of accuracy, {'; '.join(shown)}."]
 
 
@@ -125,7 +125,7 @@ def _gain_lines(results: Results, margin: float) -> list[str]:
     for bits in quantized_bits(results):
         if pairs := pairs_of(results, bits):
             gains = [results.difference(*pair) for pair in pairs]
-            verdict = _all(within(gain, margin) for gain in gains)
+            verdict = all_of(within(gain, margin) for gain in gains)
             shown = "; ".join(
                 f"{kind.network}: {points(gain)}" for (kind, _), gain in zip(pairs, gains, strict=True)
             )
@@ -142,7 +142,7 @@ def _gap_lines(results: Results) -> list[str]:
     for bits in quantized_bits(results):
         change = results.mean_difference(pairs_of(results, bits), "gap")
         if change is not None:
-            smaller = {YES: NO, NO: YES}.get(sign(change), CANT_TELL)
+            smaller = opposite(sign(change))
             start = f"- The generalization gap in {bits} is smaller than in full precision: **{smaller}**"
             lines.append(f"{start}. Points, on average over the networks: {points(change)}.")
     return lines
@@ -160,13 +160,3 @@ def _after_lines(results: Results) -> list[str]:
             shown.append(f"{kind.network}: {points(results.difference(kind, other))} against {words}")
         lines.append(f"- {bits} after training, points of accuracy. {'; '.join(shown)}.")
     return lines
-
-
-def _all(verdicts: Iterable[str]) -> str:
-    found = list(verdicts)
-    return NO if NO in found else CANT_TELL if CANT_TELL in found else YES
-
-
-def _any(verdicts: Iterable[str]) -> str:
-    found = list(verdicts)
-    return YES if YES in found else CANT_TELL if CANT_TELL in found else NO

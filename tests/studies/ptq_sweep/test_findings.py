@@ -12,6 +12,7 @@ from cadenza.studies.ptq_sweep import estimates, findings, sensitivity
 from cadenza.studies.ptq_sweep.measures.generated import MEASURES
 from cadenza.studies.ptq_sweep.measures.prediction import OF_WINDOWS
 from cadenza.studies.ptq_sweep.results import Results
+from cadenza.studies.verdicts import NO, YES, above, all_of, any_of, opposite
 
 BITS = {"none": 32, "nf4": 4.5, "fp4": 4.5, "nf4-dq": 4.13, "int8": 8.03}
 NOISE = [0.01, -0.02, 0.03, -0.015, 0.0, 0.02, -0.01, -0.015]  # of windows and prompts; its sum is 0
@@ -167,7 +168,7 @@ def test_a_prompt_counts_once_with_the_mean_over_its_seeds():
 
 def test_one_value_has_no_interval_and_tells_nothing():
     alone = estimates.mean({("m", "t", 0): 5.0})
-    assert estimates.above(alone) == estimates.within(alone, 0, 9) == CANT_TELL
+    assert above(alone) == estimates.within(alone, 0, 9) == CANT_TELL
     assert estimates.shown(alone) == "+5"
     assert estimates.chance({("m", "t", 0): 5.0}) == 1
     assert math.isnan(estimates.mean({}).mean)
@@ -179,3 +180,16 @@ def test_the_interval_of_a_median_is_that_of_the_sign_test():
     assert estimates.middle([5, 1, 9, 3, 7, 2, 8, 4, 6]) == Interval(5, 2, 8)
     assert estimates.middle([1, 2, 3, 4, 5, 6]) == Interval(3.5, 1, 6)
     assert math.isnan(estimates.middle([1, 2, 3, 4, 5]).low)
+
+
+def test_verdicts():
+    assert [above(Interval(1, low, high), 1) for low, high in ((1.1, 2), (0, 0.9), (0, 2))] == [
+        *(YES, NO, CANT_TELL),
+    ]
+    assert [opposite(each) for each in (YES, NO, CANT_TELL)] == [NO, YES, CANT_TELL]
+    assert [all_of(each) for each in ([], [YES], [YES, CANT_TELL], [YES, CANT_TELL, NO])] == [
+        *(YES, YES, CANT_TELL, NO),
+    ]
+    assert [any_of(each) for each in ([], [NO], [NO, CANT_TELL], [NO, CANT_TELL, YES])] == [
+        *(NO, NO, CANT_TELL, YES),
+    ]
