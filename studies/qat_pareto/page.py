@@ -54,14 +54,18 @@ def table(results: Results) -> str:
 
 
 def variants_table(results: Results, margin: float) -> str:
-    """A Markdown table of each variant against its base; empty if there is none."""
+    """A Markdown table of each variant against its base; empty if there is none.
+
+    Full precision is that with the same change where there is one, since an init or a schedule changes it too.
+    """
     head = ["network", "bits", "variant", "accuracy", "points against base", "points against full precision"]
     kinds = [kind for kind in results.kinds if kind.trained and kind != kind.base]
     if not kinds:
         return ""
     body = []
     for kind in sorted({*kinds, *(kind.base for kind in kinds)} & results.rows.keys(), key=results.order):
-        full = None if kind == kind.full else results.difference(kind, kind.full)
+        plain = results.full(kind)
+        full = None if kind == plain else results.difference(kind, plain)
         base = None if kind == kind.base else results.difference(kind, kind.base)
         verdict = "" if full is None else within(full, margin)
         scores = [share(results.mean(kind)), points(base), points(full), verdict, _seconds(results, kind)]

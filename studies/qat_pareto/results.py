@@ -2,6 +2,7 @@
 
 from cadenza.studies.intervals import Interval, interval
 from cadenza.studies.qat_pareto.points import Kind, Point
+from cadenza.studies.qat_pareto.settings import PLAIN
 from cadenza.studies.report import Row
 
 MEASURES = ("accuracy", "gap", "train_accuracy", "loss", "seconds")
@@ -41,6 +42,11 @@ class Results:
     def cost(self, kind: Kind, name: str) -> float:
         """Such as `linear`; the same for all seeds."""
         return float(next(iter(self.rows[kind].values()))[name])
+
+    def full(self, kind: Kind) -> Kind:
+        """The same network in full precision: of the same variant if it was measured, else of none."""
+        own = kind._replace(bits=PLAIN)
+        return own if own in self.rows else kind.full
 
     def by_seed(self, kind: Kind, measure: str) -> dict[int, float]:
         """`accuracy`, `loss` or another measure by seed; empty if there is none."""

@@ -216,6 +216,16 @@ def test_the_table_of_variants():
     assert page.variants_table(results(*given[:2]), 0.3) == ""
 
 
+def test_a_variant_is_compared_with_full_precision_of_its_own():
+    """An init that gives full precision as much as 4 bits isn't what brings them together."""
+    changed = {"variant": "init"}
+    given = (1.0, "none", 0.9), (1.0, "w4a4", 0.85), (1.0, "none", 0.95, changed), (1.0, "w4a4", 0.9, changed)
+    lines = page.variants_table(results(*given, scatter=1e-6), 0.3).splitlines()[2:]
+    own = {tuple(cell.strip() for cell in line.strip("|").split("|"))[1:3]: line for line in lines}
+    assert "| +5.00 (+5.00 to +5.00) | -5.00 (-5.00 to -5.00) | no |" in own["w4a4", "init"]
+    assert "| +5.00 (+5.00 to +5.00) |  |  |" in own["none", "init"], "it is what others are compared with"
+
+
 def test_the_page_says_what_is_missing(tmp_path, capsys, drawn):  # noqa: F811
     cfg = Pareto(recipe=["x.yaml"], seeds=[17, 18, 19], out=str(tmp_path))
     given = (1.0, "none", 0.9), (2.0, "w4a4", 0.95), (1.0, "w4a4", 0.85, {"variant": "tensor"})
