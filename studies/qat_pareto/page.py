@@ -56,7 +56,7 @@ def table(results: Results) -> str:
 def variants_table(results: Results, margin: float) -> str:
     """A Markdown table of each variant against its base; empty if there is none.
 
-    Full precision is that with the same change where there is one, since an init or a schedule changes it too.
+    Full precision is that with the same change where there is one: an init or a schedule changes it too.
     """
     head = ["network", "bits", "variant", "accuracy", "points against base", "points against full precision"]
     kinds = [kind for kind in results.kinds if kind.trained and kind != kind.base]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from cases import REQUIRED
 from paths import ROOT
-from trainers import state_at
+from recipe_files import RECIPES, STUDIES, stem
 
 from cadenza.algorithms import REGISTRY
 from cadenza.recipe import Recipe, RecipeError, build, load, resolved
@@ -14,24 +14,9 @@ from cadenza.recipe.parallelism import parallelism
 from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe
 from cadenza.surgery import SurgeryError
 
-STUDIES = {
-    "ablation.yaml",
-    "glue.yaml",
-    "long_context_study.yaml",
-    "ptq_sweep.yaml",
-    "cpu_ptq.yaml",
-    "qat_fidelity.yaml",
-    "qat_pareto.yaml",
-    "qat_text.yaml",
-    "cpu_pareto.yaml",
-}  # settings of a study, not of a run
-RECIPES = sorted(str(path) for path in (ROOT / "yamls").glob("*.yaml") if path.name not in STUDIES)
 EAGER = str(ROOT / "yamls/attention/eager.yaml")
 BASELINES = sorted({str(path) for path in (ROOT / "yamls" / "attention").glob("*.yaml")} - {EAGER})
 OVERLAYS = sorted(str(path) for path in (ROOT / "yamls" / "scale").glob("*.yaml") if path.name not in STUDIES)
-QUANTIZED = [str(ROOT / f"yamls/quantization/{bits}.yaml") for bits in ("w8a8", "w4a4")]
-TRANSFORMER = str(ROOT / "yamls/quantization/transformer.yaml")
-COOLDOWN = str(ROOT / "yamls/quantization/cooldown.yaml")
 FOR_IMAGES = [path for path in RECIPES if "resnet" in path]
 PAIRS = [
     (recipe, overlay)
@@ -40,11 +25,6 @@ PAIRS = [
     if "cpu" not in str(overlay) or ("images" in str(overlay)) == (recipe in FOR_IMAGES)
     if not ("cpu" in str(overlay) and "finetune" in recipe)  # its sizes are those of the model
 ]
-
-
-def stem(path):
-    """A test's name is the same in any checkout."""
-    return Path(str(path)).stem
 
 
 def write(folder, text, name="mine.yaml"):
@@ -109,48 +89,6 @@ def test_every_recipe_takes_every_overlay(recipe, overlay):
     of_labels = ClassificationRecipe if stem(recipe) == "finetune" else Recipe
     assert type(loaded) is (ImageRecipe if recipe in FOR_IMAGES else of_labels)
     assert len(build.algorithms(loaded.algorithms)) == len(loaded.algorithms)
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=stem)
-@pytest.mark.parametrize("overlay", QUANTIZED, ids=stem)
-def test_every_recipe_takes_the_bits_of_an_overlay_and_nothing_else(recipe, overlay):
-    plain, quantized, later = (load([recipe, *more], []) for more in ([], [overlay], [overlay, TRANSFORMER]))
-    model_type = yaml.safe_load(Path(recipe).read_text())["model"].get("model_type", "model")
-    assert quantized.name == later.name == f"{model_type}-{stem(overlay)}"
-    settings, of_transformer = (
-        each.algorithms.pop("quantization_aware_training") for each in (quantized, later)
-    )
-    bits = int(stem(overlay)[1])
-    assert (settings["weight_bits"], settings["activation_bits"], settings["edge_bits"]) == (bits, bits, 8)
-    assert settings["calibrate_until"] == "0.048dur"
-    assert of_transformer == {**settings, "calibrate_until": "0.5dur"}
-    plain.name = quantized.name
-    assert plain == quantized == later
-
-
-def test_the_overlay_of_transformers_needs_bits_before_it():
-    missing = r"transformer\.yaml: algorithms\.quantization_aware_training\.weight_bits is '\?\?\?'"
-    with pytest.raises(RecipeError, match=missing):
-        load([str(ROOT / "yamls/mosaicbert.yaml"), TRANSFORMER], [])
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=stem)
-@pytest.mark.parametrize("overlay", QUANTIZED, ids=stem)
-def test_the_overlay_of_the_cooldown_starts_where_the_rate_decays(recipe, overlay):
-    before, after = (load([recipe, overlay, *more], []) for more in ([], [COOLDOWN]))
-    settings, of_cooldown = (each.algorithms.pop("quantization_aware_training") for each in (before, after))
-    assert of_cooldown == {**settings, "start": "0.8dur", "calibrate_until": "0.82dur"}
-    build.algorithms({"quantization_aware_training": of_cooldown})
-    schedule = build.scheduler(after.scheduler)
-    warm, start, half, end = (schedule(state_at(batch)) for batch in (1250, 2000, 2250, 2500))
-    assert (warm, start, half, end) == pytest.approx((1, 1, 0.5, 0))
-    before.scheduler = after.scheduler
-    assert before == after
-
-
-def test_the_overlay_of_the_cooldown_needs_bits_before_it():
-    with pytest.raises(RecipeError, match=r"cooldown\.yaml: .*weight_bits is '\?\?\?'"):
-        load([str(ROOT / "yamls/resnet50_bf16.yaml"), COOLDOWN], [])
 
 
 def test_the_other_kinds_small_overlay_is_refused_by_name():

@@ -6,18 +6,15 @@ import json
 import pytest
 import torch
 from paths import ROOT
-from torch import nn
 
 from cadenza.algorithms import apply_quantization_aware_training
 from cadenza.models import resnet
-from cadenza.quantization.training.averages import weight
 from cadenza.recipe import run
 from cadenza.recipe.errors import Stopped
 from cadenza.studies import compute_cost
 from cadenza.studies.qat_pareto import __main__ as qat_pareto
-from cadenza.studies.qat_pareto import after, cell
+from cadenza.studies.qat_pareto import cell
 from cadenza.studies.qat_pareto.settings import in_bits
-from cadenza.studies.running import missing
 
 TINY = {
     "data.source": "digits",
@@ -31,16 +28,6 @@ TINY = {
     "train.eval_batch_size": 100,
 }
 FILES = [str(ROOT / "yamls/resnet50_bf16.yaml"), str(ROOT / "yamls/scale/cpu_images.yaml")]
-TEXT = """
-model:
-  objective: text_classification
-  config: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32}
-tokenizer: {vocab_size: 300}
-data: {source: labelled.csv, max_seq_len: 16, eval_fraction: 0.25}
-algorithms: {unpadding: {}}
-optimizer: {lr: 0.01}
-train: {global_batch_size: 8, max_duration: 6ep, precision: fp32}
-"""
 TENSOR = "variants={tensor: {quantization: {granularity: per_tensor}}}"
 
 
@@ -54,20 +41,6 @@ def settings(tmp_path):
         return [*common, "model_types=[resnet10]", "widths=[0.125]", "calibrate_until=2ba", *pairs]
 
     return settings
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Jobs run in this process, one after the other, after those that they wait for; their names."""
-    asked = []
-
-    def run_jobs(jobs, slots):
-        for job in jobs:
-            asked.append(job.name)
-            yield job, job.call(*job.arguments)
-
-    monkeypatch.setattr(missing, "run_jobs", run_jobs)
-    return asked
 
 
 @pytest.fixture
@@ -236,42 +209,6 @@ def test_points_run_side_by_side_and_wait_for_what_they_start_from(settings, tmp
     assert rows["base", "w4a4", "False"]["run"] == full
 
 
-@pytest.mark.slow
-def test_a_text_model_is_a_case(in_process, tmp_path, monkeypatch):
-    """A tiny BERT that is trained on labelled sentences, quantized in training and after it."""
-    monkeypatch.chdir(tmp_path)
-    lines = [f"{'good' if n % 2 else 'bad'} {'so' * (n % 5 + 1)} film,{n % 2}" for n in range(120)]
-    (tmp_path / "labelled.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
-    (tmp_path / "tiny.yaml").write_text(TEXT)
-    arguments = ["recipe=[tiny.yaml]", "model_types=[]", "widths=[]", "calibrate_until=0.5dur"]
-    arguments += ["bits=[none,w8a8,w2a2]", "post_training=[w8a8,w2a2]"]
-    assert qat_pareto.main(arguments) == 0
-    (folder,) = tmp_path.glob("runs/studies/qat_pareto")
-    rows = rows_of(folder)
-    assert [(r["bits"], r["trained"]) for r in rows] == [
-        *(("none", "True"), ("w8a8", "True"), ("w2a2", "True"), ("w8a8", "False"), ("w2a2", "False"))
-    ]
-    loss = [float(r["loss"]) for r in rows]
-    assert len(set(loss)) == 5, "each is quantized in its own way"
-    assert float(rows[0]["accuracy"]) > 0.9, "it has learned something"
-    ratio = [float(r["linear_ratio"]) for r in rows]
-    assert ratio[0] == 1
-    assert 0.49 < ratio[1] < 0.52
-    assert all(r["train_accuracy"] == "" for r in rows)
-    page = (folder / "qat_pareto.md").read_text()
-    assert "| the recipe's | w8a8, after training | " in page
-    assert "gap" not in page
-
-
-def test_a_model_that_predicts_a_number_has_no_accuracy(tmp_path, capsys):
-    arguments = [f"recipe=[{ROOT / 'yamls/finetune.yaml'}]", "model_types=[]", "widths=[]", f"out={tmp_path}"]
-    assert qat_pareto.main([*arguments, "overrides=[data.target=number]"]) == 2
-    assert "data.target is number; it must be class" in capsys.readouterr().err
-    arguments[0] = f"recipe=[{ROOT / 'yamls/bert.yaml'}]"
-    assert qat_pareto.main(arguments) == 2
-    assert "model.objective is masked_lm; it must be image_classification or" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
@@ -294,26 +231,6 @@ def test_bad_settings_are_said_before_anything_is_trained(pairs, message, settin
     lines = capsys.readouterr().err.splitlines()
     (said,) = (line for line in lines if line.startswith("error: "))
     assert message in said
-
-
-def test_calibration_on_batches():
-    """Batch norm and dropout stay as in evaluation, and first and last have edge_bits."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.Dropout(), nn.Conv1d(3, 3, 1), nn.Flatten()
-    )
-    model.append(nn.Linear(15, 2))
-    norm = {name: value.clone() for name, value in model[1].state_dict().items()}
-    bits = {"weight_bits": 2, "activation_bits": 4, "edge_bits": 5, "granularity": "per_tensor"}
-    after.apply_quantized(model, {**bits, "calibrate_until": "7ba"})
-    after.calibrate(model, [torch.full((4, 2, 5), float(n)) for n in range(20)])
-    assert all(torch.equal(norm[name], value) for name, value in model[1].state_dict().items())
-    layers = [model[0], model[3], model[5]]
-    assert [(layer.weight_bits, layer.activation_bits) for layer in layers] == [(5, 5), (2, 4), (5, 5)]
-    assert [float(weight(layer)) for layer in layers] == pytest.approx([1 - 0.9**20] * 3)
-    assert not any(layer.calibrating for layer in layers)
-    assert model[0].averages.shape == (2, 1), "one bound a tensor"
-    assert float(model[0].averages[0]) == pytest.approx(sum(0.1 * 0.9 ** (19 - n) * n for n in range(20)))
 
 
 def test_help(capsys):
