@@ -13,7 +13,8 @@ from cadenza.recipe import run
 from cadenza.recipe.errors import Stopped
 from cadenza.studies import compute_cost
 from cadenza.studies.qat_pareto import __main__ as qat_pareto
-from cadenza.studies.qat_pareto import cell
+from cadenza.studies.qat_pareto import cell, study
+from cadenza.studies.qat_pareto.collecting import Finished
 from cadenza.studies.qat_pareto.settings import in_bits
 
 TINY = {
@@ -134,10 +135,24 @@ def test_parts_of_two_machines_are_one_figure(settings, in_process, tmp_path):
     assert str(tmp_path / "2" / "runs") in after_training["run"]
 
 
-def test_a_collected_run_is_not_measured_again(settings, stand_in, tmp_path, capsys):
-    """And must agree with the row that is there."""
-    assert qat_pareto.main(settings("bits=[none]")) == 0
-    assert stand_in == ["resnet10-0.125-none-17"]
+def test_a_collected_run_is_not_measured_again(settings, stand_in, tmp_path, monkeypatch, capsys):
+    """Its scores become a row, with which it must agree later."""
+    scores = {"accuracy": 0.7, "loss": 0.9, "train_accuracy": 0.8, "seconds": 5.0, "versions": "theirs"}
+
+    def collected(plan):
+        return {plan.points[0]: Finished(tmp_path / "there", None, dict(scores))}
+
+    monkeypatch.setattr(study, "collect", collected)
+    arguments = settings("bits=[none,w4a4]")
+    assert qat_pareto.main(arguments) == 0
+    assert stand_in == ["resnet10-0.125-w4a4-17"], "the one in full precision is collected"
+    assert [row["accuracy"] for row in rows_of(tmp_path / "out")] == ["0.7", "0.5117"]
+    scores["accuracy"] = 0.6
+    assert qat_pareto.main(arguments) == 2
+    assert "there is resnet10-0.125-none-17, and disagrees with" in capsys.readouterr().err
+
+
+def test_without_training_some_points_must_be_there(settings, stand_in, tmp_path, capsys):
     assert qat_pareto.main(settings("bits=[none]", "train=false", f"out={tmp_path / 'empty'}")) == 2
     assert "none of the points is there; name the folders by runs" in capsys.readouterr().err
 
