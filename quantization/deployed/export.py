@@ -95,7 +95,8 @@ def export_onnx(
         if not difference <= tolerance:
             raise SurgeryError(
                 f"export_onnx: outputs of ONNX Runtime differ by {difference:.2g} of the largest one, and "
-                f"tolerance is {tolerance}; {path} isn't written"
+                f"tolerance is {tolerance}; {path} isn't written. A larger tolerance writes it; compare "
+                "accuracies then"
             )
         products = dict(runtime.products(draft))
         os.replace(draft, path)
