@@ -1,6 +1,5 @@
 """ALiBi: attention with linear biases in place of positions."""
 
-import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from cadenza.attention.modules import is_attention, is_cross_attention
 from cadenza.attention.plan import claim
 from cadenza.attention.proof.claims import mixes_by_attention
 from cadenza.attention.proof.positions import forgets_positions, ignores_position_ids
+from cadenza.attention.rotary.unlearned import take_positions
 from cadenza.attention.rotary.unrotated import WithoutRotation
 from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery.engine import Site
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers import Optimizers
-from cadenza.surgery.parameters import set_attributes, take_parameter
 from cadenza.surgery.report import Report
-from cadenza.surgery.retype import Mixin, Stage, Undo, mix, stock_class
+from cadenza.surgery.retype import Undo, mix, stock_class
 
 __all__ = ["ALiBi", "apply_alibi"]
 
@@ -48,14 +47,10 @@ class ALiBi(AttentionSurgery):
         if is_attention(module):
             if not is_cross_attention(module):
                 yield claim(module, positions=AlibiBias())
-        elif _is_position_table(site.path, module):
-            yield set_attributes(module, _is_hf_initialized=True)  # transformers must not initialize a None
-            yield take_parameter(module, "weight")
-            yield mix(module, NoPositions)
-        elif isinstance(getattr(module, "position_embeddings", None), nn.Embedding):
-            yield mix(module, WithoutPositions)
         elif stock_class(module).__name__.endswith("RotaryEmbedding"):
             yield mix(module, WithoutRotation)
+        else:
+            yield from take_positions(site.path, module)
 
     def finish(self, report: Report, survey: Any) -> Iterator[Undo]:
         removed = ("NoPositions", "WithoutRotation")
@@ -111,27 +106,3 @@ class AlibiBias:
 
     def __repr__(self) -> str:
         return "alibi"
-
-
-class NoPositions(Mixin, of="alibi", stage=Stage.ATTENTION):
-    """A position table without rows: it returns zero for every position."""
-
-    def forward(self, position_ids: Tensor) -> Tensor:
-        # A 0-dim zero broadcasts over any length and promotes no dtype.
-        return torch.zeros((), device=position_ids.device)
-
-
-class WithoutPositions(Mixin, of="alibi", stage=Stage.ATTENTION):
-    """Embeddings that look up no positions, so that sequences may have any length."""
-
-    def forward(self, *args, **kwargs) -> Tensor:
-        stock_forward = super().forward
-        bound = inspect.signature(stock_forward).bind(*args, **kwargs)
-        inputs = bound.arguments
-        tokens = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
-        inputs["position_ids"] = torch.zeros((1, tokens.shape[1]), dtype=torch.long, device=tokens.device)
-        return stock_forward(*bound.args, **bound.kwargs)
-
-
-def _is_position_table(path: str, module: nn.Module) -> bool:
-    return path.rpartition(".")[2] in ("position_embeddings", "wpe") and isinstance(module, nn.Embedding)

@@ -74,6 +74,7 @@ class LowPrecision(Mixin, of="low_precision_norm", stage=Stage.PRECISION, replac
     """A norm that computes in the autocast dtype while autocast is on: a LayerNorm, or by the RMS."""
 
     centred = False
+    knows = ("rms_norm",)
 
     def forward(self, x: Tensor) -> Tensor:
         dtype, weight = autocast_dtype(x), self.weight
@@ -92,7 +93,7 @@ class LowPrecisionCentred(LowPrecision):
 
 def _normalized(norm: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, centred: bool) -> Tensor:
     shape = norm.normalized_shape if isinstance(norm, nn.LayerNorm | nn.RMSNorm) else norm.weight.shape
-    if centred or isinstance(norm, nn.LayerNorm):
+    if centred or (isinstance(norm, nn.LayerNorm) and not hasattr(norm, "by_rms")):
         return F.layer_norm(x, shape, weight, bias, _eps(norm))
     return F.rms_norm(x, shape, weight, _eps(norm))
 

@@ -10,6 +10,7 @@ from cadenza.attention.batch_call import BatchCall
 from cadenza.attention.kernels.ahead import make_ahead
 from cadenza.attention.modules import STOCK, follow
 from cadenza.attention.positions import cache_of
+from cadenza.attention.rotary.rotation import Rotation
 from cadenza.attention.rotary.tables import refuse_static
 from cadenza.attention.stock_calls import ON_PADDING, leave_to_stock
 from cadenza.surgery.retype import Mixin, Stage
@@ -54,7 +55,7 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
             if reason is None:
                 return self._by_document(call, unpad=unpacked or plan.layout is not None)
             leave_to_stock(plan, reason, packed, self.training)
-        if labelled is None:
+        if labelled is None and not isinstance(plan.positions, Rotation):
             return super().forward(*args, **kwargs)
         return self._finished(BatchCall(self, args, kwargs, labelled))
 
@@ -68,6 +69,8 @@ class ReadsDocuments(Mixin, of="the attention seam", stage=Stage.ATTENTION):
         return self._finished(call)
 
     def _finished(self, call: BatchCall) -> Any:
-        if self.batch_plan.rows == "last_layer":
+        if isinstance(self.batch_plan.positions, Rotation):
+            call.rotate(self.batch_plan.positions)
+        if self.batch_plan.rows == "last_layer" and call.labelled is not None:
             call.others["labelled"] = call.labelled
         return call.finish(super().forward(**call.named, **call.others))

@@ -4,8 +4,9 @@
    call can't be computed by document, it returns the reason, and the stock `forward` runs.
 2. `unpad` gathers the documents' tokens into one row.
 3. `restart_positions` counts positions by document, if an exact rotation claims that.
-4. The stock `forward` runs with the new arguments. Layers hand `documents` on as a keyword argument.
-5. `finish` selects the labelled rows, or scatters the tokens back to their places.
+4. `rotate` computes a claimed rotation, which layers hand on as a keyword argument.
+5. The stock `forward` runs with the new arguments. Layers hand `documents` on as a keyword argument.
+6. `finish` selects the labelled rows, or scatters the tokens back to their places.
 
 The obvious way unpads inside each attention: every layer moves tokens, and all else is computed on padding.
 Here the batch is read once, with one synchronization. The cost: layers must pass keyword arguments on.
@@ -21,8 +22,10 @@ from transformers.utils.generic import ModelOutput
 
 from cadenza.attention.anchor import Anchor
 from cadenza.attention.documents import PADDING, Documents, from_ids, from_mask
+from cadenza.attention.modules import attention_modules
 from cadenza.attention.poolers import pooled, pooled_documents
 from cadenza.attention.positions import first_position, stock_positions
+from cadenza.attention.rotary.rotation import ARGUMENT, Rotation
 from cadenza.attention.stock_calls import ON_PADDING, needs_stock, starts_anew
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import bound, stock_class
@@ -113,6 +116,13 @@ class BatchCall:
                 "bf16_safe_rope per_document=True loses the distance to the anchor; leave it out, or "
                 "give anchor_attention reset_positions=True"
             )
+
+    def rotate(self, rotation: Rotation) -> None:
+        """Pass cos and sin of the positions to the layers, which rotate by them."""
+        heads = next(attention_modules(self.model)).attention_head_size
+        positions = stock_positions(self.model, self.named, self.tokens)
+        dtype = self.model.get_input_embeddings().weight.dtype
+        self.others[ARGUMENT] = rotation.positions(positions, heads, dtype)
 
     def finish(self, output: ModelOutput) -> Any:
         """Select the labelled rows, or scatter the tokens back: (1, total, ...) -> (batch, length, ...)."""

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from cadenza.attention.anchor import Anchor
+from cadenza.attention.rotary.query_key import HeadNorm
+from cadenza.attention.rotary.rotation import Rotation
 from cadenza.attention.rotary.tables import ExactRope
 from cadenza.attention.rotary.unrotated import NoRotation
 from cadenza.surgery.errors import Conflict
@@ -37,13 +39,15 @@ class AttentionPlan(Plan):
     """The plan of an attention module.
 
     Args:
-        positions: how positions enter: a bias to add to the scores, an exact rotation, or not at all.
+        positions: how positions enter: a bias to add to the scores, a rotation, or not at all.
+        norm: a norm of each query and key, before positions.
         window: a query sees only keys at a distance below it.
         kernel: a name in `cadenza.attention.kernels.table`; it computes by document, without padding.
         documents: what a document sees of other documents.
     """
 
-    positions: Bias | ExactRope | NoRotation | None = None
+    positions: Bias | ExactRope | Rotation | NoRotation | None = None
+    norm: HeadNorm | None = None
     window: int | None = None
     kernel: str | None = None
     documents: Anchor | None = None
@@ -51,12 +55,17 @@ class AttentionPlan(Plan):
     @property
     def bias(self) -> Bias | None:
         """`positions`, if it is a bias."""
-        return None if isinstance(self.positions, ExactRope | NoRotation) else self.positions
+        return None if isinstance(self.positions, ExactRope | Rotation | NoRotation) else self.positions
 
     @property
     def rope(self) -> ExactRope | None:
-        """`positions`, if it is a rotation."""
+        """`positions`, if the model itself rotates."""
         return self.positions if isinstance(self.positions, ExactRope) else None
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """`positions`, if the seam rotates."""
+        return self.positions if isinstance(self.positions, Rotation) else None
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class BatchPlan(Plan):
     """The plan of a base model.
 
     Args:
-        positions: an exact rotation, and whether its positions count by document.
+        positions: a rotation, and whether its positions count by document.
         window: some layers see only keys at a distance below it, so they need the keys' positions.
         kernel: the layers compute by document.
         layout: `unpadded`: the layers compute on real tokens only.
@@ -72,7 +81,7 @@ class BatchPlan(Plan):
         rows: where to select the labelled rows, `last_layer` or `output`.
     """
 
-    positions: ExactRope | None = None
+    positions: ExactRope | Rotation | None = None
     window: int | None = None
     kernel: str | None = None
     layout: str | None = None

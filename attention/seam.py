@@ -5,10 +5,11 @@ Transformers (from version 5) looks attention up in two public registries, `Atte
 second, transformers would silently drop the padding mask. Each call of `attend` does the following.
 
 1. It reads the module's plan, whose fields techniques claim (`cadenza.attention.plan`).
-2. It rounds query and key to the model's dtype, if an exact rotation has made them wider.
-3. Under autocast on a CPU it widens query, key and value to float32 for SDPA.
-4. If the base model passes documents, the claimed kernel computes by document (`by_document`).
-5. Else the stock kernel runs, on the stock mask plus a claimed bias or window.
+2. It normalizes and rotates query and key, if that is claimed (`cadenza.attention.rotary.query_key`).
+3. It rounds query and key to the model's dtype, if an exact rotation has made them wider.
+4. Under autocast on a CPU it widens query, key and value to float32 for SDPA.
+5. If the base model passes documents, the claimed kernel computes by document (`by_document`).
+6. Else the stock kernel runs, on the stock mask plus a claimed bias or window.
 
 The obvious way, a new `forward` for each attention class, breaks when transformers changes, and serves one
 technique at a time. The cost here: a model must use the registries, with `sdpa` or `eager`.
@@ -28,6 +29,7 @@ from cadenza.attention.kernels.table import run
 from cadenza.attention.modules import SEAMS, STOCK, is_cross_attention
 from cadenza.attention.plan import AttentionPlan, plan_of
 from cadenza.attention.proof.watch import seam_mask, watch_of
+from cadenza.attention.rotary.query_key import prepared
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.runtime import autocast_dtype
 
@@ -49,6 +51,7 @@ def attend(
     plan: AttentionPlan | None = plan_of(module)
     if plan is None:  # a new model, made from the config of a changed one
         plan = AttentionPlan(STOCK[module.config._attn_implementation])
+    query, key = prepared(module, plan, query, key, kwargs)
     if plan.rope is not None:  # rotated in float32 or wider
         query, key = query.to(value.dtype), key.to(value.dtype)
     if plan.stock == "sdpa" and query.device.type == "cpu" and autocast_dtype(query) is not None:

@@ -3,6 +3,7 @@
 import copy
 import zlib
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from cadenza.surgery.ledger import ledger
 from cadenza.surgery.retype import Undo
 
 IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"
+
+# What `take_parameter` has removed, and how often: two techniques may take the same bias.
+_TAKEN: WeakKeyDictionary[nn.Module, dict[str, tuple[Parameter | None, int]]] = WeakKeyDictionary()
 
 
 def replace_parameter(root: nn.Module, old: Parameter, new: Parameter) -> Undo:
@@ -49,9 +53,45 @@ def with_rows(tensor: Tensor, rows: int) -> Tensor:
 
 
 def take_parameter(module: nn.Module, name: str) -> Undo:
-    """Remove the parameter `name` of `module`; the attribute stays, as None."""
-    old, module._parameters[name] = module._parameters[name], None
-    return lambda: module._parameters.update({name: old})
+    """Remove the parameter `name` of `module`; the attribute stays, as None.
+
+    Where another technique has removed it before, it comes back after the undo of both.
+    """
+    taken = _TAKEN.setdefault(module, {})
+    old, times = taken.get(name, (module._parameters[name], 0))
+    taken[name] = old, times + 1
+    module._parameters[name] = None
+
+    def undo() -> None:
+        old, times = taken.pop(name)
+        if times > 1:
+            taken[name] = old, times - 1
+        else:
+            module._parameters[name] = old
+
+    return undo
+
+
+def had_parameter(module: nn.Module, name: str) -> bool:
+    """Whether `module` has the parameter `name`, or had it before `take_parameter`."""
+    return module._parameters.get(name) is not None or name in _TAKEN.get(module, {})
+
+
+class Moved(nn.Identity):
+    """What stands in the place of a module that a surgery has moved."""
+
+
+def move_module(source: nn.Module, name: str, target: nn.Module, new_name: str) -> Undo:
+    """Move the child `name` of `source` to `target`; at its place its input is passed on."""
+    child = source._modules[name]
+    source._modules[name] = Moved()
+    target.add_module(new_name, child)
+
+    def undo() -> None:
+        del target._modules[new_name]
+        source._modules[name] = child
+
+    return undo
 
 
 def add_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> Undo:

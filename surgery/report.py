@@ -90,8 +90,10 @@ class Report:
         """
         if self.irreversible:
             raise SurgeryError(f"{self.surgery} can't be undone: {self.irreversible}")
-        for change in self.changes if self.entry.stage == Stage.STRUCTURE else ():
-            if found := quantized_within(self.model.get_submodule(change.path), change.path):
+        modules = dict(self.model.named_modules())
+        changed = [change.path for change in self.changes if change.path in modules]  # the others were moved
+        for path in changed if self.entry.stage == Stage.STRUCTURE else ():
+            if found := quantized_within(modules[path], path):
                 raise OrderError(f"{found} is in place; undo it before {self.surgery}")
         self.undos.undo()
         self.changes.clear()

@@ -38,12 +38,14 @@ class Mixin:
 
     Define a mixin at the top level of a Python module, so that the retyped model can be pickled:
     `class Louder(Mixin, of="my_technique", stage=Stage.PRECISION)`. Say `replaces=True` if its `forward` has
-    a case without `super().forward`: then no other mixin's `forward` may stand behind it.
+    a case without `super().forward`: then no other mixin's `forward` may stand behind it, but for those of
+    the techniques that it `knows`, whose result it computes itself.
     """
 
     technique: ClassVar[str]
     mixin_stage: ClassVar[Stage]
     replaces: ClassVar[bool] = False
+    knows: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(
         cls, of: str | None = None, stage: Stage | None = None, replaces: bool | None = None, **others: Any
@@ -169,6 +171,8 @@ def _forwards(mixins: Sequence[Any]) -> list[Any]:
 
 def _refuse_hidden(stock: type, forwards: list[Any]) -> None:
     for outer, inner in pairwise(forwards):
+        if inner.technique in outer.knows:
+            continue
         if outer.replaces or "super" not in outer.forward.__code__.co_names:
             raise Conflict(
                 f"{stock.__name__}: {outer.technique} and {inner.technique} both replace what it computes; "

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.optimizers.places import Memory, Names, named_parameters, sync
-from cadenza.surgery.parameters import replace_parameter
+from cadenza.surgery.parameters import Moved, replace_parameter
 from cadenza.surgery.retype import Undo, is_derived
 
 SHARDED = {
@@ -66,10 +66,14 @@ class Undos:
         if not self._undos:
             return
         self._refuse_if_changed()
-        places = self._places()
+        before = _tensors(self.model)
+        now, places = {name: _placement(tensor) for name, tensor in before.items()}, self._places()
+        held = {id(tensor) for tensor in before.values()}
         self._run_all()
         self.taken, self.made = [], []
         for name, tensor in _tensors(self.model).items():
+            if name not in places and id(tensor) not in held:  # it comes back to a module that was moved
+                places[name] = _nearest(name, _placement(tensor), self._then, now)
             if name in places and places[name] != _placement(tensor):
                 _move(self.model, name, tensor, places[name])
 
@@ -79,7 +83,8 @@ class Undos:
         self._memory: Memory = {}
         self._retyped: dict[str, nn.Module] = {}  # by path
         self._bypassed: dict[str, object] = {}  # their earlier `forward`, if they have another one now
-        self._held: dict[str, set[str]] = {}  # path of a module with other tensors: the names of its tensors
+        self._held: dict[str, nn.Module] = {}  # by path, the modules with other tensors
+        self._names: dict[str, set[str]] = {}  # by path, the names of their tensors
         self._then: dict[str, Placement] = {}
         self._removed: dict[str, Placement] = {}
         self.taken: list[Parameter] = []  # trainable parameters of before that the model lost
@@ -101,7 +106,8 @@ class Undos:
         changed = {n for n in before.keys() | after.keys() if before.get(n) is not after.get(n)}
         resized = {n for n, tensor in after.items() if shapes.get(n) != tensor.shape}
         owners = {name.rpartition(".")[0] for name in changed | resized}
-        self._held = {path: _names(modules[path]) for path in owners if path in modules}
+        self._held = {path: modules[path] for path in owners if path in modules}
+        self._names = {path: _names(module) for path, module in self._held.items()}
         self._then = {name: _placement(tensor) for name, tensor in after.items()}
         self._removed = {name: _placement(before[name]) for name in changed if name in before}
 
@@ -115,12 +121,19 @@ class Undos:
                 )
         self._refuse_own_forward("undo after it is removed")
         modules = dict(self.model.named_modules())
-        for path, names in self._held.items():
-            if lost := names - (_names(modules[path]) if path in modules else set()):
+        for path, names in self._names.items():
+            if lost := names - self._names_now(path, modules):
                 raise SurgeryError(
                     f"{path}: {lost.pop()} was taken away after the surgery; remove the parametrization, "
                     "pruning, weight norm or adapter before the undo"
                 )
+
+    def _names_now(self, path: str, modules: dict[str, nn.Module]) -> set[str]:
+        """The names of the tensors of the module that was at `path`, which a surgery may have moved."""
+        there, then = modules.get(path), self._held[path]
+        if (there is None or isinstance(there, Moved)) and any(then is m for m in modules.values()):
+            there = then
+        return set() if there is None else _names(there)
 
     def _refuse_own_forward(self, advice: str) -> None:
         for path, forward in self._bypassed.items():

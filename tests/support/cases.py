@@ -15,6 +15,7 @@ from cadenza.attention.technique import AttentionSurgery
 from cadenza.surgery import Stage, Surgery
 
 ALL = tuple(CONFIGS)
+LEARNED_ENCODERS = ("bert", "roberta", "electra", "distilbert", "albert")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ ROWS = [
         defaults={"variant": "geglu", "intermediate_size": None},
         other={"variant": "reglu", "intermediate_size": 0.5},
     ),
+    Case("no_bias", LEARNED_ENCODERS, defaults={"keep_output": True}, other={"keep_output": False}),
+    Case("pre_norm", LEARNED_ENCODERS[:-1]),
+    Case("qk_norm", LEARNED_ENCODERS, defaults={"eps": 1e-6}, other={"eps": 1e-3}),
+    Case("rms_norm", (*ENCODERS, "gpt2")),
+    Case(
+        "rotary",
+        LEARNED_ENCODERS,
+        defaults={"theta": 10_000.0, "window_theta": None},
+        other={"theta": 160_000.0, "window_theta": 10_000.0},
+    ),
     Case("low_precision_norm", context=partial(torch.autocast, "cpu", dtype=torch.bfloat16)),
     Case("sequence_packing", effect=effects.packed_logits),
     Case(
@@ -159,12 +170,13 @@ REQUIRED["distillation"] = {"teacher": "runs/full"}
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 
 
-# `alibi` and `drop_rope` leave nothing to rotate; `alibi` knows no anchor; a window hides the anchor;
-# `sequence_packing` reads document_ids in its own way; a layer is quantized in one way.
+# `alibi` and `drop_rope` leave nothing to rotate; `alibi` excludes `rotary`, and knows no anchor; a window
+# hides the anchor; `sequence_packing` reads document_ids in its own way; a layer is quantized in one way.
 EXCLUDE = [
-    {"bf16_safe_rope", "anchor_attention", "drop_rope", "quantization_aware_training"},
+    {"bf16_safe_rope", "anchor_attention", "drop_rope", "quantization_aware_training", "rotary"},
     {"alibi", "bf16_safe_rope", "sequence_packing", "sliding_window", "post_training_quantization"},
     {"alibi", "drop_rope", "sequence_packing", "sliding_window", "post_training_quantization"},
+    {"alibi", "bf16_safe_rope", "anchor_attention", "drop_rope", "quantization_aware_training"},
 ]
 
 
