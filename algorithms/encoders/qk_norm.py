@@ -38,7 +38,8 @@ class QKNorm(AttentionSurgery):
 
     def edit(self, site: Site) -> Iterator[Undo]:
         attention: Any = site.module
-        if site.host is not None and is_stock(attention, *ATTENTIONS):
+        host: Any = site.host
+        if host is not None and is_stock(attention, *ATTENTIONS):
             yield claim(attention, norm=HeadNorm(float(self.eps)))
             words = (
                 site.host.get_input_embeddings().weight
