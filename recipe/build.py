@@ -1,9 +1,8 @@
-"""Build what a recipe's sections name: techniques, optimizer, scheduler, loggers, batch sizes."""
+"""Build what a recipe's sections name: techniques, scheduler, loggers, batch sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from composer.algorithms import GradientClipping
 from composer.core import Algorithm, Time, TimeUnit
 from composer.optim import (
@@ -12,7 +11,6 @@ from composer.optim import (
     ConstantWithWarmupScheduler,
     CosineAnnealingScheduler,
     CosineAnnealingWithWarmupScheduler,
-    DecoupledAdamW,
     LinearScheduler,
     LinearWithWarmupScheduler,
 )
@@ -23,15 +21,15 @@ from cadenza.recipe import schema
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.errors import RecipeError, nearest
 from cadenza.recipe.methods import COMPOSERS, REPLACING
-from cadenza.recipe.schedules import CosineWithCooldown
+from cadenza.recipe.schedules import CosineWithCooldown, WarmupStableDecay
 from cadenza.surgery import in_order
 
-OPTIMIZERS = {"decoupled_adamw": DecoupledAdamW, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULERS = {
     "linear_decay_with_warmup": LinearWithWarmupScheduler,
     "cosine_with_warmup": CosineAnnealingWithWarmupScheduler,
     "constant_with_warmup": ConstantWithWarmupScheduler,
     "cosine_with_cooldown": CosineWithCooldown,
+    "warmup_stable_decay": WarmupStableDecay,
 }
 # The same schedules; those with a warm-up warn of one of 0, even if the recipe says 0.
 WITHOUT_WARMUP: dict[Any, Callable[[float], ComposerScheduler]] = {
@@ -71,22 +69,6 @@ def packs_rows(algorithms: Sequence[Algorithm]) -> bool:
     return any(getattr(algorithm, "packs_rows", False) for algorithm in algorithms)
 
 
-def optimizer(section: schema.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters of `model`: one group, or two if only matrices decay."""
-    cls = _choose("optimizer.name", section.name, OPTIMIZERS)
-    if section.name == "sgd":
-        own: dict[str, Any] = {"momentum": section.momentum, "nesterov": section.nesterov}
-    else:
-        own = {"betas": tuple(section.betas), "eps": section.eps}
-    groups: Any = model.parameters()
-    if section.decay_matrices_only:
-        groups = [
-            {"params": [p for p in model.parameters() if p.ndim > 1]},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-    return cls(groups, lr=section.lr, weight_decay=section.weight_decay, **own)
-
-
 def _warms_up(warmup: str, max_duration: str) -> bool:
     """Whether the warm-up is above zero; a share of less than one batch, or sample or token, is none.
 
@@ -109,6 +91,8 @@ def scheduler(section: schema.Scheduler, max_duration: str = "1ep") -> ComposerS
         return cls(t_warmup=section.t_warmup)
     if cls is CosineWithCooldown:
         return cls(section.t_warmup, section.t_cooldown, section.alpha_f)
+    if cls is WarmupStableDecay:
+        return cls(section.t_warmup, section.t_cooldown, section.alpha_f, section.decay)
     return cls(t_warmup=section.t_warmup, alpha_f=section.alpha_f)
 
 

@@ -21,7 +21,7 @@ from composer.core import Algorithm, DataSpec
 from composer.models import ComposerModel
 from composer.utils import dist
 
-from cadenza.recipe import build, checkpoints, record
+from cadenza.recipe import checkpoints, record
 from cadenza.recipe.callbacks import show
 from cadenza.recipe.classifying import teacher
 from cadenza.recipe.classifying.task import TextClassification
@@ -34,6 +34,7 @@ from cadenza.recipe.cpu.memory import keep_freed_memory
 from cadenza.recipe.image_classification import ImageClassification
 from cadenza.recipe.language_modelling import LanguageModelling
 from cadenza.recipe.loading.blame import blamed
+from cadenza.recipe.optimizers import optimizer_for
 from cadenza.recipe.runs import ended, kept_recipe, places
 from cadenza.recipe.runs.stopping import stops_in_a_line
 from cadenza.recipe.schema import ClassificationRecipe, ImageRecipe, Run
@@ -61,7 +62,7 @@ def dry_run(recipe: Run) -> tuple[list[Report], dict[str, int]]:
     model = task.model()
     task.data(algorithms)
     before = parameter_count(model)
-    optimizer = build.optimizer(recipe.optimizer, model)
+    optimizer = optimizer_for(recipe.optimizer, model)
     reports = [a.operate(model, optimizer) for a in algorithms if isinstance(a, Surgery)]
     task.check(model)
     teacher.give(task, algorithms)

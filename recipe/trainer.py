@@ -14,8 +14,11 @@ from cadenza.recipe.callbacks import Progress, RestoresRandomness, Resuming, Sto
 from cadenza.recipe.continuing.first import FirstEvaluation
 from cadenza.recipe.cpu import precision
 from cadenza.recipe.cpu.autocast import CpuAutocast
+from cadenza.recipe.optimizers import optimizer_for, refuse_unusable
+from cadenza.recipe.optimizers.muon import Arranges, MuonAdamW
 from cadenza.recipe.parallelism import parallelism
 from cadenza.recipe.runs.metrics import Metrics
+from cadenza.recipe.schedules import WarmupStableDecay
 from cadenza.recipe.schema import Run, Train
 from cadenza.recipe.task import Task
 
@@ -25,6 +28,7 @@ def trainer_settings(recipe: Run) -> dict[str, Any]:
     section, cuda = recipe.train, torch.cuda.is_available()
     batch = build.per_device(section.global_batch_size, dist.get_world_size(), "train.global_batch_size")
     precision.check(section.precision, cuda)
+    refuse_unusable(recipe.optimizer, section)
     microbatch = build.microbatch_size(section.device_train_microbatch_size, batch, cuda)
     _show_choice(section, microbatch)
     return {
@@ -48,17 +52,22 @@ def build_trainer(
     task: Task, settings: dict[str, Any], model: ComposerModel, train: DataSpec, evaluation: DataSpec
 ) -> Trainer:
     """Composer's Trainer; building it applies the surgeries and loads the checkpoint."""
+    optimizer = optimizer_for(task.recipe.optimizer, model)
+    if isinstance(optimizer, MuonAdamW):
+        settings = {**settings, "callbacks": [*settings["callbacks"], Arranges(optimizer)]}
     trainer = Trainer(
         model=model,
         train_dataloader=train,
         eval_dataloader=evaluation,
         eval_subset_num_batches=_all_batches(evaluation),
-        optimizers=build.optimizer(task.recipe.optimizer, model),
+        optimizers=optimizer,
         progress_bar=False,
         accumulate_train_batch_on_tokens=task.weighs_tokens,
         **{**settings, **_precision(task, settings)},
     )
     trainer.state.callbacks += [RestoresRandomness(trainer), *task.callbacks()]
+    if isinstance(schedule := settings["schedulers"], WarmupStableDecay):
+        schedule.refuse_jump(trainer.state)
     checkpoints.count_earlier(trainer, task.recipe)
     return trainer
 

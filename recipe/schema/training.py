@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from cadenza.options import Choice, Range, Text, Times, option
 
 COUNT = Range("[1, 2147483647]")
-ADAM = ("optimizer.name", ("decoupled_adamw", "adamw"))
+ADAM = ("optimizer.name", ("decoupled_adamw", "adamw", "muon"))
 SGD = ("optimizer.name", ("sgd",))
+MUON = ("optimizer.name", ("muon",))
 DECAYS = ("linear_decay_with_warmup", "cosine_with_warmup", "cosine_with_cooldown")
-SCHEDULES = (*DECAYS, "constant_with_warmup")
+STABLE = "warmup_stable_decay"
+SCHEDULES = (*DECAYS, "constant_with_warmup", STABLE)
 
 
 @dataclass
@@ -18,8 +20,9 @@ class Optimizer:
     name: str = option(
         "decoupled_adamw",
         "`decoupled_adamw` (Composer's: weight decay isn't scaled by `lr`), `adamw` or `sgd` (torch's; its "
-        "weight decay is an L2 term).",
-        Choice("decoupled_adamw", "adamw", "sgd"),
+        "weight decay is an L2 term), `muon` (torch's, for the matrices of the layers; `decoupled_adamw` for "
+        "the rest, weight decay as there for both).",
+        Choice("decoupled_adamw", "adamw", "sgd", "muon"),
     )
     lr: float = option(5e-4, "The peak learning rate.", Range("[0, 1000]"))
     betas: list[float] = option(
@@ -29,6 +32,18 @@ class Optimizer:
     weight_decay: float = option(1e-5, "Weight decay.", Range("[0, 10]"))
     momentum: float = option(0.9, "Momentum of SGD.", Range("[0, 1)"), only=SGD)
     nesterov: bool = option(False, "Nesterov's momentum.", only=SGD)
+    muon_lr: float | None = option(
+        None, "The peak learning rate of the layers' matrices; null: `lr`.", Range("(0, 1000]"), only=MUON
+    )
+    muon_momentum: float = option(0.95, "Momentum of Muon.", Range("[0, 1)"), only=MUON)
+    muon_nesterov: bool = option(True, "Nesterov's momentum in Muon.", only=MUON)
+    muon_adjust_lr: str = option(
+        "match_rms_adamw",
+        "What `muon_lr` is multiplied by for a matrix of (A, B): `match_rms_adamw` 0.2 sqrt(max(A, B)), so "
+        "that updates are as large as AdamW's (arXiv 2502.16982), `original` sqrt(max(1, A / B)).",
+        Choice("match_rms_adamw", "original"),
+        only=MUON,
+    )
     decay_matrices_only: bool = option(
         False, "Exempt parameters of one dimension, biases and norms, from weight decay."
     )
@@ -45,7 +60,8 @@ class Scheduler:
     name: str = option(
         "linear_decay_with_warmup",
         "The schedule. In `cosine_with_cooldown` the decay ends where the cooldown begins, a line from "
-        "`alpha_f` to zero.",
+        "`alpha_f` to zero. In `warmup_stable_decay` the rate stays at `lr` until the cooldown, a decay to "
+        "`alpha_f` that can start from any earlier checkpoint.",
         Choice(*SCHEDULES),
     )
     t_warmup: str = option("0.06dur", "The time of the linear warmup from zero.", Times(zero=True))
@@ -53,14 +69,27 @@ class Scheduler:
         "0dur",
         "The time of the cooldown.",
         Times(zero=True),
-        only=("scheduler.name", ("cosine_with_cooldown",)),
+        only=("scheduler.name", ("cosine_with_cooldown", STABLE)),
+    )
+    decay: str = option(
+        "1-sqrt",
+        "The cooldown after the share x of it: 1 - sqrt(x) or 1 - x (arXiv 2405.18392).",
+        Choice("linear", "1-sqrt"),
+        only=("scheduler.name", (STABLE,)),
     )
     alpha_f: float = option(
         0.02,
         "The fraction of `lr` at the end of the decay.",
         Range("[0, 1]"),
-        only=("scheduler.name", DECAYS),
+        only=("scheduler.name", (*DECAYS, STABLE)),
     )
+
+    def __post_init__(self) -> None:
+        if self.name == STABLE and self.t_warmup.endswith("dur"):
+            raise ValueError(
+                f"scheduler.t_warmup is {self.t_warmup}, a share of train.max_duration, which may be another "
+                f"in the run of a decay; {STABLE} needs a time such as 100ba"
+            )
 
 
 @dataclass

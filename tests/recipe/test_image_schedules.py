@@ -9,6 +9,7 @@ from paths import ROOT
 from trainers import state_at
 
 from cadenza.recipe import RecipeError, build, load
+from cadenza.recipe.optimizers import optimizer_for
 from cadenza.recipe.schedules import CosineWithCooldown, share
 from cadenza.recipe.schema import Optimizer
 
@@ -20,7 +21,7 @@ def test_what_decays(name, matrices_only):
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     section = Optimizer(name=name, lr=0.1, weight_decay=0.5, decay_matrices_only=matrices_only)
-    optimizer = build.optimizer(section, model)
+    optimizer = optimizer_for(section, model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -38,7 +39,7 @@ def test_sgd_has_momentum(nesterov):
     section = Optimizer(name="sgd", lr=0.05, momentum=0.8, nesterov=nesterov, weight_decay=0.3)
     layer = torch.nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(layer.weight, 2.0)
-    optimizer = build.optimizer(section, layer)
+    optimizer = optimizer_for(section, layer)
     weight, velocity = 2.0, 0.0
     for gradient in (1.0, -3.0):
         layer.weight.grad = torch.full_like(layer.weight, gradient)

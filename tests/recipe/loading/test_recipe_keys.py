@@ -10,6 +10,7 @@ from cadenza.algorithms import REGISTRY
 from cadenza.options import declared
 from cadenza.recipe import build, keys
 from cadenza.recipe.methods import COMPOSERS
+from cadenza.recipe.optimizers.choice import OPTIMIZERS
 from cadenza.recipe.schema import OBJECTIVES
 from cadenza.recipe.schema.training import SCHEDULES
 
@@ -51,7 +52,7 @@ def test_every_key_says_what_it_means_and_every_number_has_a_range(field, hint):
 
 def test_names_are_those_that_are_built():
     (name,) = (field for field in fields(keys.Optimizer) if field.name == "name")
-    assert set(declared(name).valid.words) == set(build.OPTIMIZERS)
+    assert set(declared(name).valid.words) == set(OPTIMIZERS)
     assert set(SCHEDULES) == set(build.SCHEDULERS)
     (objective,) = (field for field in fields(keys.Model) if field.name == "objective")
     assert declared(objective).valid.words == OBJECTIVES

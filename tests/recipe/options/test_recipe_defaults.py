@@ -59,12 +59,17 @@ SECTIONS = {
         "weight_decay": 0.00001,
         "momentum": 0.9,
         "nesterov": False,
+        "muon_lr": None,
+        "muon_momentum": 0.95,
+        "muon_nesterov": True,
+        "muon_adjust_lr": "match_rms_adamw",
         "decay_matrices_only": False,
     },
     Scheduler: {
         "name": "linear_decay_with_warmup",
         "t_warmup": "0.06dur",
         "t_cooldown": "0dur",
+        "decay": "1-sqrt",
         "alpha_f": 0.02,
     },
     Train: {

@@ -8,6 +8,7 @@ from cadenza.models.built import built
 from cadenza.models.lora import lora_config
 from cadenza.recipe import build
 from cadenza.recipe.memory.shapes import AUTO
+from cadenza.recipe.optimizers import optimizer_for
 
 
 def model_of(recipe):
@@ -51,7 +52,7 @@ def step(model, optimizer, batch, count):
 def peak_of_run(recipe):
     """The most bytes of tensors in the second step, with weights, optimizer state and batch."""
     model = model_of(recipe)
-    optimizer = build.optimizer(recipe.optimizer, model)
+    optimizer = optimizer_for(recipe.optimizer, model)
     rows = recipe.train.device_train_microbatch_size
     batch, count = batch_of(recipe, rows), recipe.train.global_batch_size // rows
     step(model, optimizer, batch, count)

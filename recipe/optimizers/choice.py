@@ -1,0 +1,56 @@
+"""Which optimizer a recipe names, and whether it can be built."""
+
+from typing import Any
+
+import torch
+from composer.optim import DecoupledAdamW
+from torch import nn
+
+from cadenza.recipe.errors import RecipeError, nearest
+from cadenza.recipe.optimizers.muon import MuonAdamW
+from cadenza.recipe.schema import Optimizer, Train
+
+OPTIMIZERS: dict[str, Any] = {
+    "decoupled_adamw": DecoupledAdamW,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "muon": MuonAdamW,
+}
+
+
+def refuse_unusable(section: Optimizer, train: Train) -> None:
+    """Raise if the named optimizer can't train here.
+
+    Raises:
+        RecipeError: Muon without torch 2.9, or with sharded matrices, which it can't orthogonalize.
+    """
+    if section.name == "muon" and not hasattr(torch.optim, "Muon"):
+        raise RecipeError(f"optimizer.name is muon, which needs torch 2.9; this is torch {torch.__version__}")
+    if section.name == "muon" and train.parallelism_config:
+        raise RecipeError(
+            "optimizer.name is muon, which needs whole matrices, but train.parallelism_config shards them; "
+            "leave one of the two out"
+        )
+
+
+def optimizer_for(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all parameters of `model`: one group, two if only matrices decay, Muon's besides.
+
+    Raises:
+        RecipeError: an unknown name, or a model that the optimizer can't train.
+    """
+    if section.name not in OPTIMIZERS:
+        raise RecipeError(f"optimizer.name: {section.name!r} is unknown; {nearest(section.name, OPTIMIZERS)}")
+    if section.name == "muon":
+        return MuonAdamW(model, section)
+    if section.name == "sgd":
+        own: dict[str, Any] = {"momentum": section.momentum, "nesterov": section.nesterov}
+    else:
+        own = {"betas": tuple(section.betas), "eps": section.eps}
+    groups: Any = model.parameters()
+    if section.decay_matrices_only:
+        groups = [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    return OPTIMIZERS[section.name](groups, lr=section.lr, weight_decay=section.weight_decay, **own)
