@@ -31,6 +31,12 @@ def guard(state: State, surgery: type[Any]) -> None:
         loads.load_state_dict = _FullLoad(state, surgery, state.load_state_dict)
 
 
+def refuse_another(algorithm: Any, saved: dict[str, Any]) -> None:
+    """Raise `CheckpointError` if the `saved` state is of an algorithm with other options."""
+    if saved["repr"] != repr(algorithm):
+        raise CheckpointError(f"the checkpoint was made with {saved['repr']}, not with {algorithm!r}")
+
+
 class _ModelLoad:
     """`State.load_model_state`, after a comparison of the surgeries' options."""
 

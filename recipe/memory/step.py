@@ -94,7 +94,8 @@ def unmasked(model: Any, recipe: Any) -> AbstractContextManager:
 def labelled_share(recipe: Any) -> float:
     """The largest share of labelled tokens in a batch."""
     schedule = recipe.algorithms.get("masking_schedule") or {}
-    shares = [value for value in schedule.values() if isinstance(value, float)] if schedule else []
+    values = [*schedule.values(), *(schedule.get("stages") or {}).values()]
+    shares = [value for value in values if isinstance(value, float)]
     return max([getattr(recipe.data, "mlm_probability", 1.0), *shares])
 
 

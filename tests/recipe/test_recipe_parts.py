@@ -20,7 +20,7 @@ from cadenza.recipe.schema import Optimizer, Scheduler
 
 OTHER = {
     "distillation": {"teacher": "runs/other", "weight": 0.4, "temperature": 3.0},
-    "masking_schedule": {"initial": 0.4, "final": 0.2},
+    "masking_schedule": {"initial": 0.4, "final": 0.2, "stages": {"0dur": 0.4, "0.5dur": 0.2}},
     **{name: case.other for name, case in CASES.items()},
 }
 ALONE = [(name, key, value) for name, options in OTHER.items() for key, value in options.items()]

@@ -202,7 +202,7 @@ DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ClassificationRecipe: CLASSES, I
 # Each surgery refuses, if not told otherwise, what it can't change.
 OPTIONS = {
     "distillation": {"teacher": "runs/full", "weight": 0.5, "temperature": 2.0},
-    "masking_schedule": {"initial": 0.3, "final": None},
+    "masking_schedule": {"initial": 0.3, "final": None, "stages": None},
     **{
         name: {"strict": True, **({"prove": True} if case.proves else {}), **case.required, **case.defaults}
         for name, case in CASES.items()
