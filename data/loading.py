@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from cadenza.data.draws import EpochSampler
 from cadenza.data.errors import DataError
+from cadenza.data.growth import GrowingLoader
 from cadenza.data.resuming import Resumable
 
 
@@ -85,4 +86,4 @@ def data_loader(
     }
     if isinstance(dataset, IterableDataset):
         return StreamLoader(dataset, part, **options)
-    return DataLoader(dataset, sampler=sampler, **options)
+    return (GrowingLoader if train else DataLoader)(dataset, sampler=sampler, **options)

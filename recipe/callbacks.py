@@ -149,5 +149,8 @@ def _batches(state: State) -> int | None:
         return end.value * int(state.dataloader_len)
     if end.unit == TimeUnit.SAMPLE:
         loader: Any = state.dataloader
+        growth = getattr(getattr(loader, "growing", None), "growth", None)
+        if growth is not None:
+            return growth.batches(end.value)
         return -(-end.value // (loader.batch_size * dist.get_world_size()))
     return None

@@ -150,7 +150,7 @@ def test_composer_finds_techniques_but_does_not_list_them():
 
 
 def test_the_registry_is_the_table_of_cases():
-    assert set(REGISTRY) == {*CASES, "distillation", "masking_schedule"}
+    assert set(REGISTRY) == {*CASES, "batch_size_warmup", "distillation", "masking_schedule"}
     assert {name for name, cls in REGISTRY.items() if issubclass(cls, Surgery)} == set(CASES)
     for name, case in CASES.items():
         assert case.cls is REGISTRY[name]

@@ -14,7 +14,13 @@ OF_KERNELS = (*BY_DOCUMENT, "bf16_safe_rope", "sliding_window")
 ROWS_ON_CUDA = (
     4096  # of a chunk of `chunked_loss` on a CUDA device, by default; a tensor on shapes is on a CPU
 )
-HOLD_NOTHING = ("gradient_clipping", "label_smoothing", "masking_schedule", "seq_length_warmup")
+HOLD_NOTHING = (
+    "batch_size_warmup",
+    "gradient_clipping",
+    "label_smoothing",
+    "masking_schedule",
+    "seq_length_warmup",
+)
 ANOTHER_MODEL = ("distillation",)  # holds a teacher
 
 

@@ -43,6 +43,20 @@ class Run:
             both = "each clips the gradient; leave one of the two out"
             raise ValueError(f"train.clip_norm and algorithms.gradient_clipping are set: {both}")
 
+        if self._chosen("batch_size_warmup"):
+            self._refuse_epochs()
+
+    def _refuse_epochs(self) -> None:
+        """Raise for a duration in epochs, which have different numbers of batches while the batch grows."""
+        times = {"train.max_duration": self.train.max_duration}
+        times |= {f"scheduler.{key}": getattr(self.scheduler, key) for key in ("t_warmup", "t_cooldown")}
+        for key, time in times.items():
+            if time.endswith("ep"):
+                right = "name it in batches, samples or tokens"
+                raise ValueError(
+                    f"{key} is {time}, but algorithms.batch_size_warmup grows the batch; {right}"
+                )
+
     def _refuse_other_unit(self, key: str) -> None:
         """Raise if a time of the schedule can't be converted to the unit of the duration."""
         from composer.core import Time  # here, since it imports torch

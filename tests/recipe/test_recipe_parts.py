@@ -19,6 +19,7 @@ from cadenza.recipe.optimizers import optimizer_for
 from cadenza.recipe.schema import Optimizer, Scheduler
 
 OTHER = {
+    "batch_size_warmup": {"initial": 16, "until": "3ba", "step": 4},
     "distillation": {"teacher": "runs/other", "weight": 0.4, "temperature": 3.0},
     "masking_schedule": {"initial": 0.4, "final": 0.2, "stages": {"0dur": 0.4, "0.5dur": 0.2}},
     **{name: case.other for name, case in CASES.items()},
@@ -48,6 +49,7 @@ def test_an_option_of_a_technique_arrives_alone(name, key, value):
 def _loaded(name, options):
     objective = {"anchor_attention": "causal_lm", "distillation": "image_classification"}.get(name)
     windows = [f"model.objective={objective}"] if objective else []
+    windows += ["train.max_duration=9ba"] if name == "batch_size_warmup" else []
     return load([], [*windows, f"algorithms.{name}={json.dumps(options)}"]).algorithms
 
 

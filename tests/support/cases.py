@@ -166,6 +166,7 @@ ROWS = [
 CASES = {case.name: case for case in ROWS}
 
 REQUIRED = {name: CASES[name].required if name in CASES else {} for name in algorithms.REGISTRY}
+REQUIRED["batch_size_warmup"] = {"initial": 8}
 REQUIRED["distillation"] = {"teacher": "runs/full"}
 PAIRS = [(name, family) for name, case in CASES.items() for family in case.families]
 

@@ -201,6 +201,7 @@ DEFAULTS = {**SECTIONS, Run: RUN, Recipe: TEXT, ClassificationRecipe: CLASSES, I
 
 # Each surgery refuses, if not told otherwise, what it can't change.
 OPTIONS = {
+    "batch_size_warmup": {"initial": 8, "until": "0.1dur", "step": None},
     "distillation": {"teacher": "runs/full", "weight": 0.5, "temperature": 2.0},
     "masking_schedule": {"initial": 0.3, "final": None, "stages": None},
     **{
