@@ -6,7 +6,7 @@ TESTED = -m pytest -q -n 2 --dist worksteal
 # If it is set, each process compiles torch, transformers and composer again: 12 of 27 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install train test test-pins test-gpu mutants families check fast bench bench-gpu lint format types link clean
+.PHONY: install train test test-pins test-gpu mutants families check fast bench bench-gpu speedrun lint format types link clean
 
 install: .venv/.installed
 
@@ -63,6 +63,10 @@ bench-gpu: $(OURS)
 	failed=; for name in bench_gpu bench_anchor bench_ptq bench_qat train_gpu plot; do \
 		$(RUN) benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
+
+TRACK ?= cpu
+speedrun: install # the current record of a track, once: make speedrun TRACK=h100
+	$(BIN)/python benchmarks/speedrun/run.py --track $(TRACK)
 
 lint: install
 	$(BIN)/ruff check .
