@@ -118,11 +118,8 @@ def _keep_to(threads: int | None) -> None:
 
 
 def machine(threads: int | None) -> dict[str, Any]:
-    """What the seconds depend on beside the recipe."""
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    else:
-        device = cpu_name()
+    """What the seconds depend on besides the recipe."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     commit = run_record.commit()
     return {
         **{"device": device, "cores": os.cpu_count(), "threads": threads},

@@ -24,7 +24,7 @@ FROM_SCRATCH = (
 
 
 def refuse(where: str, recipe: Recipe, track: Track) -> None:
-    """Raise `StudyError` if `recipe`, called `where`, changes what all records of the track have in common."""
+    """Raise `StudyError` if `recipe`, called `where`, changes what all records of `track` share."""
     if not isinstance(recipe, Recipe):
         raise StudyError(f"{where}: model.objective is {recipe.model.objective}; it must be masked_lm")
     ours, theirs = fixed(recipe), fixed(track.recipe)
