@@ -13,7 +13,7 @@ from clock import Clock
 from composer.utils import dist
 from evaluation import Pretraining
 from records import Record
-from tracks import ROOT, TRACKS, cores
+from tracks import TRACKS, cores
 
 from cadenza.recipe import record as run_record
 from cadenza.recipe.cpu.memory import keep_freed_memory
@@ -23,7 +23,7 @@ from cadenza.recipe.trainer import trainer_settings
 from cadenza.studies.report import Row
 from cadenza.studies.running.source import digest
 
-RUNS = ROOT / "runs" / "speedrun"
+RUNS = Path("runs/speedrun")
 APART = ("train.save_interval=null", "train.eval_first=false", f"train.run_folder={RUNS}")
 
 

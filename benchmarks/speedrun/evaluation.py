@@ -8,6 +8,7 @@ from composer.core import Algorithm, DataSpec
 from tracks import Track
 
 from cadenza.data import build_dataspec, documents
+from cadenza.data.text.sources import streamed
 from cadenza.models.positions import longest
 from cadenza.recipe.errors import RecipeError
 from cadenza.recipe.language_modelling import LanguageModelling
@@ -43,11 +44,13 @@ class Pretraining(LanguageModelling):
     def digest(self) -> str:
         """A hash of the training text, the vocabulary and the evaluation's masked batches.
 
-        It draws random numbers, so call it before the model is made.
+        Of a training text that is a stream it takes the recipe's `data` alone. It draws random numbers, so
+        call it before the model is made.
         """
+        cfg = self.track.recipe.data
         found = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
-        for document in documents(self.track.recipe.data, train=True):
-            found.update(hashlib.sha256(repr(document).encode()).digest())
+        for part in [cfg] if streamed(cfg, train=True) else documents(cfg, train=True):
+            found.update(hashlib.sha256(repr(part).encode()).digest())
         evaluation: Any = self.evaluation()
         for batch in evaluation.dataloader:
             batch = evaluation.batch_transforms(batch)
