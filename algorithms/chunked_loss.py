@@ -51,7 +51,8 @@ class ChunkedLoss(Surgery):
     )
     z_loss: float = option(
         0.0,
-        "The weight of the squared logarithm of the softmax's denominator, which is added to the loss.",
+        "The weight of the squared logarithm of the softmax's denominator, whose mean over labelled rows is "
+        "added to the loss: the z-loss of PaLM, 1e-4 there (arXiv 2204.02311).",
         Range("[0, 1000]"),
     )
     stage = Stage.ATTENTION

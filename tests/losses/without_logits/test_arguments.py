@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from families import batch, build
 
-from cadenza.algorithms import apply_chunked_loss
+from cadenza.algorithms import apply_chunked_loss, apply_sparse_prediction
 from cadenza.surgery import SurgeryError
 
 
@@ -84,6 +84,31 @@ def test_smoothing_and_z_loss():
     assert abs(ours(**inputs).loss - expected) < 1e-6 * expected
     plain = ours(**inputs, label_smoothing=0.0).loss
     assert abs(plain - expected) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_z_loss_of_a_masked_lm(family, sparse):
+    """PaLM (arXiv 2204.02311): the mean over labelled rows of `z_loss * logsumexp(logits) ** 2` is added."""
+    stock = build(family).double()
+    ours = copy.deepcopy(stock)
+    apply_chunked_loss(ours, rows=4, z_loss=0.01)
+    if sparse:
+        apply_sparse_prediction(ours)
+    inputs = batch(family)
+    logits, labels = stock(**inputs).logits.flatten(0, 1), inputs["labels"].flatten()
+    logits, labels = logits[labels != -100], labels[labels != -100]
+    plain = F.cross_entropy(logits, labels)
+    expected = plain + 0.01 * logits.exp().sum(1).log().square().mean()
+    assert expected > plain + 1e-3
+    loss = ours(**inputs).loss
+    assert abs(loss - expected) < 1e-12 * expected
+    expected.backward()
+    loss.backward()
+    for (name, mine), theirs in zip(ours.named_parameters(), stock.parameters(), strict=True):
+        if theirs.grad is None:  # a pooler
+            continue
+        assert (mine.grad - theirs.grad).abs().max() < 1e-12 * (1 + theirs.grad.abs().max()), name
 
 
 @pytest.mark.parametrize("name", ["weight", "reduction", "vocab_size"])
