@@ -17,7 +17,7 @@ class SeqLengthWarmup(algorithms.SeqLengthWarmup):
     """Composer's, which refuses tensors of one dimension: it isn't shown the draw numbers of the rows.
 
     Composer counts a batch's tokens before this algorithm shortens its rows, so tokens and tokens/s of a run
-    are those of the whole rows.
+    are those of the whole rows. Labels are chosen before, too: a short batch may have none, and a loss of 0.
     """
 
     def apply(self, event: Event, state: State, logger: Logger) -> Any:

@@ -1,5 +1,7 @@
 """Composer's algorithms in training, beside techniques: each changes what is learned."""
 
+import math
+
 import pytest
 import torch
 from trainers import trained
@@ -103,6 +105,46 @@ def test_rows_grow_and_keep_the_draw_of_their_first_token(truncate, recipe):
     for ((rows, length), draws), ((_, before), stood) in zip(seen, whole, strict=True):
         expected = stood if truncate else [stood[row * length // before] for row in range(rows)]
         assert draws == expected
+
+
+EVERY = ("alibi", "glu", "unpadding", "sparse_prediction", "flash_attention", "sequence_packing")
+ROWS = {  # the techniques, of those of RECIPE and beside them
+    "padded": (),
+    "unpadded": ("unpadding", "sparse_prediction", "flash_attention"),
+    "packed": ("unpadding", "sparse_prediction", "flash_attention", "sequence_packing"),
+    "chunked": ("sparse_prediction", "chunked_loss"),
+    "causal": ("chunked_loss",),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_short_rows_of_each_kind_are_cut_alike_and_train(kind, recipe):
+    """Tensors of one shape, and finite losses, though few tokens of short rows have a label."""
+    seen, losses = [], []
+
+    class Looks(trainers.Callback):
+        def batch_start(self, state, logger):
+            shapes = {tuple(value.shape) for name, value in state.batch.items() if name != "draw"}
+            seen.append((shapes, int((state.batch["labels"] != -100).sum())))
+
+        def batch_end(self, state, logger):
+            losses.append(state.total_loss_dict["loss/train/total"])
+
+    chosen = [f"algorithms.{name}={str(name in ROWS[kind]).lower()}" for name in (*EVERY, "chunked_loss")]
+    causal = ("model.objective=causal_lm", "model.config.is_decoder=true") if kind == "causal" else ()
+    warmup = "{max_seq_length: 64, min_seq_length: 8, step_size: 8, duration: 1.0}"
+    sizes = "data.max_seq_len=64", "train.global_batch_size=2", "train.device_train_microbatch_size=1"
+    common = "data.mlm_probability=0.02", "train.max_duration=24ba", f"algorithms.seq_length_warmup={warmup}"
+    asked = recipe(*common, *sizes, *chosen, *causal)
+    trained(asked, Looks())
+    assert [shapes for shapes, _ in seen[:3]] == [{(2, 8)}] * 3
+    assert all(len(shapes) == 1 for shapes, _ in seen)
+    assert len(losses) == 24
+    assert all(map(math.isfinite, losses))
+    if kind != "causal":
+        empty = [loss for loss, (_, labels) in zip(losses, seen, strict=True) if not labels]
+        assert empty, "of 16 tokens at 2 %"
+        assert set(empty) == {0.0}
 
 
 def test_documents_of_two_rows_stay_two():
