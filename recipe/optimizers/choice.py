@@ -1,5 +1,6 @@
 """Which optimizer a recipe names, and whether it can be built."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,26 +11,42 @@ from cadenza.recipe.errors import RecipeError, nearest
 from cadenza.recipe.optimizers.muon import MuonAdamW
 from cadenza.recipe.schema import Optimizer, Train
 
+
+def _stable_adamw(groups: Any, **options: Any) -> torch.optim.Optimizer:
+    """StableAdamW (arXiv 2304.13013) of torch-optimi, an extra, so it is imported here."""
+    from optimi import StableAdamW
+
+    kernels = None if torch.cuda.is_available() else False  # it looks for Triton's device even on a CPU
+    return StableAdamW(groups, decouple_lr=True, triton=kernels, **options)
+
+
 OPTIMIZERS: dict[str, Any] = {
     "decoupled_adamw": DecoupledAdamW,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
     "muon": MuonAdamW,
+    "stable_adamw": _stable_adamw,
 }
+WHOLE = {"muon": "matrices", "stable_adamw": "parameters"}  # what each of its updates is computed of
 
 
 def refuse_unusable(section: Optimizer, train: Train) -> None:
     """Raise if the named optimizer can't train here.
 
     Raises:
-        RecipeError: Muon without torch 2.9, or with sharded matrices, which it can't orthogonalize.
+        RecipeError: Muon without torch 2.9, or with sharded matrices, which it can't orthogonalize;
+            StableAdamW without torch-optimi, or with shards, of which it would clip each by its own RMS.
     """
     if section.name == "muon" and not hasattr(torch.optim, "Muon"):
         raise RecipeError(f"optimizer.name is muon, which needs torch 2.9; this is torch {torch.__version__}")
-    if section.name == "muon" and train.parallelism_config:
+    if section.name == "stable_adamw" and not find_spec("optimi"):
         raise RecipeError(
-            "optimizer.name is muon, which needs whole matrices, but train.parallelism_config shards them; "
-            "leave one of the two out"
+            "optimizer.name is stable_adamw, which needs torch-optimi: pip install 'cadenza[stable_adamw]'"
+        )
+    if section.name in WHOLE and train.parallelism_config:
+        raise RecipeError(
+            f"optimizer.name is {section.name}, which needs whole {WHOLE[section.name]}, but "
+            "train.parallelism_config shards them; leave one of the two out"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cadenza.options import Choice, Range, Text, Times, option
 
 COUNT = Range("[1, 2147483647]")
-ADAM = ("optimizer.name", ("decoupled_adamw", "adamw", "muon"))
+ADAM = ("optimizer.name", ("decoupled_adamw", "adamw", "stable_adamw", "muon"))
 SGD = ("optimizer.name", ("sgd",))
 MUON = ("optimizer.name", ("muon",))
 DECAYS = ("linear_decay_with_warmup", "cosine_with_warmup", "cosine_with_cooldown")
@@ -21,8 +21,8 @@ class Optimizer:
         "decoupled_adamw",
         "`decoupled_adamw` (Composer's: weight decay isn't scaled by `lr`), `adamw` or `sgd` (torch's; its "
         "weight decay is an L2 term), `muon` (torch's, for the matrices of the layers; `decoupled_adamw` for "
-        "the rest, weight decay as there for both).",
-        Choice("decoupled_adamw", "adamw", "sgd", "muon"),
+        "the rest, weight decay as there for both), `stable_adamw` (torch-optimi's, update clipping by RMS).",
+        Choice("decoupled_adamw", "adamw", "sgd", "muon", "stable_adamw"),
     )
     lr: float = option(5e-4, "The peak learning rate.", Range("[0, 1000]"))
     betas: list[float] = option(

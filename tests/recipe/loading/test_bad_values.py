@@ -43,7 +43,8 @@ PAIRS = {
     "optimizer.betas[0]=.5": f"optimizer.betas[0] {LIST}",
     "optimizer.betas={a: 1}": "optimizer.betas must be a list, not {'a': 1}",
     "optimizer.weight_decay=-1": "optimizer.weight_decay is -1; it must be at least 0",
-    "optimizer.name=adam": "optimizer.name is 'adam'; it must be decoupled_adamw, adamw, sgd or muon",
+    "optimizer.name=adam": "optimizer.name is 'adam'; it must be decoupled_adamw, "
+    "adamw, sgd, muon or stable_adamw",
     "seed=-1": "seed is -1; it must be at least 0",
     "seed=4294967296": "seed is 4294967296; it must be at most 4294967295",
     "model=[1,2]": "model must be a mapping, not [1, 2]",

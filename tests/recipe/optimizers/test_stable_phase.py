@@ -26,11 +26,13 @@ def weights(folder, name, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["decoupled_adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["decoupled_adamw", "muon", "stable_adamw"])
 @pytest.mark.parametrize("cooldown", ["4ba", "0.3dur"])
 def test_a_decay_from_a_stable_checkpoint_is_that_of_a_run_planned_so(recipe, tmp_path, optimizer, cooldown):
     if optimizer == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("NOT VERIFIED HERE: torch.optim.Muon needs torch 2.9")
+    if optimizer == "stable_adamw":
+        pytest.importorskip("optimi", reason="NOT VERIFIED HERE: needs torch-optimi")
     common = f"optimizer.name={optimizer}", f"scheduler.t_cooldown={cooldown}"
     train(recipe(*common))
     train(recipe(*common, "name=long", "train.max_duration=28ba"))
