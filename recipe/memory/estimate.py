@@ -20,6 +20,8 @@ from cadenza.recipe.memory.shapes import meta_model
 from cadenza.recipe.memory.sharding import GATHERED, IN_FLIGHT, Sharding, sharding_of
 from cadenza.recipe.memory.step import Step, checkpointed, step
 from cadenza.recipe.memory.techniques import operated, uncounted
+from cadenza.recipe.optimizers import refuse_unusable
+from cadenza.recipe.optimizers.matrices import layer_matrices
 
 STATE, STEPPING, BUCKETS = "optimizer state", "optimizer's step", "gradient buckets"
 Moments = tuple[dict[str, Counter[str]], str | None]  # and why the step isn't known
@@ -48,6 +50,7 @@ def estimate(setting: Setting) -> Estimate:
     Raises:
         RecipeError, ModelError, SurgeryError: as a run of the recipe would raise.
     """
+    refuse_unusable(setting.recipe.optimizer, setting.recipe.train)
     sharding = sharding_of(setting)
     algorithms = build.algorithms(setting.recipe.algorithms)
     model = operated(meta_model(setting.recipe), algorithms, setting.cuda)
@@ -62,12 +65,14 @@ def estimate(setting: Setting) -> Estimate:
 def _whole(model: nn.Module, setting: Setting) -> Moments:
     """The moments of a device that holds the whole model."""
     section, sizes = setting.recipe.optimizer, _sizes(model, lambda p: p.nbytes)
+    matrices = [p.nbytes for p in layer_matrices(model)] if section.name == "muon" else []
     found = step(model, setting)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    always = Counter({WEIGHTS: weights, STATE: optimizer.state_bytes(section, sizes)})
+    always = Counter({WEIGHTS: weights, STATE: optimizer.state_bytes(section, sizes, matrices)})
     if setting.devices > 1:
         always[BUCKETS] = sum(sizes)
-    stepping = Counter({GRADIENTS: sum(sizes), STEPPING: optimizer.step_bytes(section, sizes, setting.cuda)})
+    needed = optimizer.step_bytes(section, sizes, setting.cuda, matrices)
+    stepping = Counter({GRADIENTS: sum(sizes), STEPPING: needed})
     known = (ACTIVATIONS, LOGITS, COPIES, GRADIENTS)
     return _moments(always, found, stepping, known), found.unknown
 

@@ -7,6 +7,7 @@ of this package.
 import gc
 
 import pytest
+import torch
 from real_steps import peak_of_run, rise
 
 from cadenza.recipe import load
@@ -58,6 +59,19 @@ def recipe(tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_the_total_is_the_peak_of_a_real_step(case, recipe):
     found = recipe(*CASES[case])
+    estimated = estimate(Setting.of(found, 1, cuda=False))
+    gc.collect()
+    measured = peak_of_run(found)
+    assert estimated.total == pytest.approx(measured, rel=0.01), estimated.parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["muon", "stable_adamw"])
+@pytest.mark.parametrize("case", ["decoder", "encoder"])
+def test_other_optimizers(case, name, recipe):
+    if name == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("NOT VERIFIED HERE: torch.optim.Muon needs torch 2.9")
+    found = recipe(*CASES[case], **{"optimizer.name": name})
     estimated = estimate(Setting.of(found, 1, cuda=False))
     gc.collect()
     measured = peak_of_run(found)

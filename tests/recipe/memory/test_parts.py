@@ -1,6 +1,7 @@
 """Each part of the table of memory: exact for weights, gradients and optimizer, and what moves it."""
 
 import pytest
+import torch
 
 from cadenza.recipe import RecipeError, load
 from cadenza.recipe.memory import Setting, estimate, lines
@@ -39,6 +40,15 @@ def test_weights_and_optimizer_are_exact(table):
     assert parts["optimizer state"] == 2 * WEIGHTS + 4 * TENSORS
     assert table("optimizer.name=sgd").parts["optimizer state"] == WEIGHTS
     assert "optimizer state" not in table("optimizer.name=sgd", "optimizer.momentum=0").parts
+
+
+def test_the_state_of_other_optimizers(table):
+    """Muon keeps one average of the seven matrices of each of two layers, StableAdamW two of everything."""
+    matrices = 4 * 2 * (4 * 64 * 64 + 3 * 64 * 128)
+    assert table("optimizer.name=stable_adamw").parts["optimizer state"] == 2 * WEIGHTS + 4 * TENSORS
+    if hasattr(torch.optim, "Muon"):
+        found = table("optimizer.name=muon").parts["optimizer state"]
+        assert found == 2 * WEIGHTS - matrices + 4 * (TENSORS - 14)
 
 
 def test_several_devices_hold_buckets_of_gradients_too(table):
