@@ -4,7 +4,7 @@ Embeddings, the decoder that is tied to one, heads, biases, norms and learned sc
 made for the maps between hidden states (Jordan et al., kellerjordan.github.io/posts/muon).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -34,17 +34,14 @@ def layer_matrices(model: nn.Module) -> dict[Parameter, Stack]:
     for layer in filter(is_layer, model.modules()):
         for parent in layer.modules():
             for name, module in parent.named_children():
-                if isinstance(module, nn.Linear | Conv1D) and _trains(weight := module.weight):
-                    found[weight] = _stack(parent, name, module)
+                weight = module.weight if isinstance(module, nn.Linear | Conv1D) else None
+                if isinstance(weight, Parameter) and weight.requires_grad and weight.ndim == 2:
+                    found[weight] = _stack(name, module, parent)
     return found
 
 
-def _trains(weight: Any) -> bool:
-    return weight.requires_grad and weight.ndim == 2
-
-
-def _stack(parent: nn.Module, name: str, module: nn.Linear | Conv1D) -> Stack:
+def _stack(name: str, module: nn.Module, parent: nn.Module) -> Stack:
     dim = int(isinstance(module, Conv1D))
     gated = isinstance(parent, GatedIntermediate) or (isinstance(parent, GatedFFN) and name == "lin1")
     maps = 2 if gated else STACKED.get(name, 1)
-    return Stack(maps if module.weight.shape[dim] % maps == 0 else 1, dim)
+    return Stack(maps if module.weight.size(dim) % maps == 0 else 1, dim)
