@@ -16,6 +16,7 @@ from cadenza.attention.proof.watch import Watch, watched
 from cadenza.probes.sequences import Draw
 from cadenza.probes.untouched import untouched
 from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.parameters import Moved
 from cadenza.surgery.retype import stock_class
 
 TESTED = {
@@ -98,8 +99,8 @@ def is_tested(model: Any) -> bool:
 
 
 def has_stock_parts(model: nn.Module) -> bool:
-    """Whether `model` and all in it are classes of transformers and torch."""
-    parts = {stock_class(part).__module__ for part in model.modules()}
+    """Whether `model` and all in it are classes of transformers and torch, before any surgery."""
+    parts = {stock_class(part).__module__ for part in model.modules() if not isinstance(part, Moved)}
     return all(part.startswith(("torch.nn.", "transformers.")) for part in parts)
 
 

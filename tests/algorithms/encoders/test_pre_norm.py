@@ -3,9 +3,10 @@
 import pytest
 import torch
 from families import build
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel
 
-from cadenza.algorithms import apply_glu, apply_no_bias, apply_pre_norm, apply_rms_norm
+from cadenza.algorithms import apply_glu, apply_no_bias, apply_pre_norm, apply_rms_norm, apply_unpadding
+from cadenza.attention.proof.subject import is_tested
 from cadenza.surgery import NoEffect, SurgeryError
 
 
@@ -79,3 +80,12 @@ def test_a_bias_that_two_techniques_took_comes_back_after_both(first, undone):
     model(torch.arange(3, 9)[None])
     next(iter(reports.values())).undo()
     assert dense.bias is bias
+
+
+def test_the_family_is_still_a_tested_one():
+    """So later techniques aren't proved anew, and work on the meta device."""
+    with torch.device("meta"):
+        model = build("bert", auto=AutoModel)
+    apply_pre_norm(model)
+    assert is_tested(model)
+    apply_unpadding(model)
