@@ -6,7 +6,12 @@ from cadenza.models.export import export
 from cadenza.models.image_folder import load_resnet
 from cadenza.models.language_model import causal_lm, composer_model, masked_lm
 from cadenza.models.lora import has_adapters
-from cadenza.models.mosaicbert import load_mosaicbert, save_mosaicbert
+from cadenza.models.published import (
+    load_modernbert,
+    load_mosaicbert,
+    save_modernbert,
+    save_mosaicbert,
+)
 from cadenza.models.quantized.merging import MergeReport, merge_adapters
 from cadenza.models.resnet import classifier, resnet
 from cadenza.models.saved import load, save
@@ -22,12 +27,14 @@ __all__ = [
     "export",
     "has_adapters",
     "load",
+    "load_modernbert",
     "load_mosaicbert",
     "load_resnet",
     "masked_lm",
     "merge_adapters",
     "resnet",
     "save",
+    "save_modernbert",
     "save_mosaicbert",
     "text_classifier",
 ]

@@ -1,24 +1,20 @@
 """Read and write the published layout of MosaicBERT (mosaicml/mosaic-bert-base and its descendants)."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from cadenza.algorithms import GLU, ALiBi, VocabPadding
 from cadenza.models.errors import ModelError
-from cadenza.surgery.checkpoint import unsafe_pickles
+from cadenza.models.published.files import PICKLED, read_config, read_weights
 from cadenza.surgery.ledger import history
 
 # The bias of padded words: far below any logit, yet finite in float16; its softmax is exactly 0.
 NEVER = torch.finfo(torch.float16).min / 2
-WEIGHTS = "pytorch_model.bin"
 RENAMED = {
     ".mlp.gated_layers.": ".intermediate.dense.",
     ".mlp.wo.": ".output.dense.",
@@ -45,7 +41,7 @@ def load_mosaicbert(folder: str | Path, trusted: bool = False) -> BertForMaskedL
         ModelError: a file is missing or has another layout; the message names the file and what differs.
     """
     folder = Path(folder)
-    published = _read(folder, trusted)
+    published = read_weights("load_mosaicbert", folder, trusted)
     model = BertForMaskedLM(_config(folder, published))
     ALiBi().operate(model)
     GLU().operate(model)
@@ -74,35 +70,19 @@ def save_mosaicbert(model: BertForMaskedLM, folder: str | Path) -> Path:
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(_to_published(model), folder / WEIGHTS)
+    torch.save(_to_published(model), folder / PICKLED)
     fields = {**model.config.to_diff_dict(), "alibi_starting_size": model.config.max_position_embeddings}
     fields["vocab_size"] = model.state_dict()[WORDS].shape[0]
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def _read(folder: Path, trusted: bool) -> dict[str, Tensor]:
-    files = [path for name in ("model.safetensors", WEIGHTS) if (path := folder / name).is_file()]
-    if not files:
-        raise ModelError(f"load_mosaicbert: {folder} holds neither {WEIGHTS} nor model.safetensors")
-    if files[0].name == WEIGHTS and not trusted and (reason := unsafe_pickles()):
-        raise ModelError(f"load_mosaicbert: {files[0]}: {reason}, or pass trusted=True")
-    try:
-        if files[0].suffix == ".safetensors":
-            return load_file(files[0])
-        return torch.load(files[0], map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
-        raise ModelError(f"load_mosaicbert: {files[0]} can't be read: {error}") from error
-
-
 def _config(folder: Path, published: dict[str, Tensor]) -> BertConfig:
     """BERT's own fields of `config.json`, with the vocabulary size of the published embedding."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ModelError(f"load_mosaicbert: there is no {file}; it is published beside the weights")
+    fields = read_config("load_mosaicbert", folder)
     if WORDS not in published:
         raise ModelError(f"load_mosaicbert: {folder} isn't in MosaicBERT's layout: it has no {WORDS}")
-    fields, known = json.loads(file.read_text(encoding="utf-8")), BertConfig().to_dict()
+    known = BertConfig().to_dict()
     kept = {name: value for name, value in fields.items() if name in known and name not in NOT_OF_BERT}
     return BertConfig(**{**kept, "vocab_size": published[WORDS].shape[0]})
 
