@@ -46,7 +46,7 @@ def load_modernbert(folder: str | Path, trusted: bool = False) -> BertForMaskedL
     folder = Path(folder)
     config, surgeries = to_bert(folder, read_config("load_modernbert", folder))
     published = read_weights("load_modernbert", folder, trusted)
-    model = BertForMaskedLM(config)
+    model: Any = BertForMaskedLM(config)
     for surgery in surgeries:
         surgery.operate(model)
     try:
@@ -87,7 +87,6 @@ def save_modernbert(model: BertForMaskedLM, folder: str | Path) -> Path:
     with torch.device("meta"):
         stock = AutoModelForMaskedLM.from_config(config)
     stock.load_state_dict(published, strict=True, assign=True)
-    stock.tie_weights()
     stock.save_pretrained(folder)
     return Path(folder)
 

@@ -151,6 +151,11 @@ def _windows(config: Any) -> list[Surgery]:
     return [SlidingWindow(config.local_attention // 2, every)]
 
 
+def _kinds(every: int | None, layers: int) -> list[str]:
+    """The kind of each layer, where the layers 0, n, 2n, ... are global, or none."""
+    return [SLIDING if every is None or n % every else FULL for n in range(layers)]
+
+
 def _of_surgeries(surgeries: dict[str, Any], layers: int) -> dict[str, Any]:
     rotary, window = surgeries["Rotary"], surgeries.get("SlidingWindow")
     thetas = {FULL: rotary["theta"], SLIDING: rotary["window_theta"] or rotary["theta"]}
@@ -161,8 +166,6 @@ def _of_surgeries(surgeries: dict[str, Any], layers: int) -> dict[str, Any]:
         "layer_types": [FULL] * layers,
     }
     if window:
-        every = window["global_every"] or layers + 1
-        first = FULL if window["global_every"] else SLIDING
-        fields["layer_types"] = [SLIDING if n % every else first for n in range(layers)]
+        fields["layer_types"] = _kinds(window["global_every"], layers)
         fields["local_attention"] = 2 * window["window"]
     return fields

@@ -245,16 +245,17 @@ def test_each_surgery_is_noticed(exact, without):
     ids, mask, _ = inputs(13)
     expected = modern(ids, attention_mask=mask).logits
     difference = (bert(ids, attention_mask=mask).logits - expected).abs().max() / expected.abs().max()
-    assert difference > 1e-6
+    assert difference > 0.5
 
 
-def test_in_float32_as_it_is():
-    """ModernBERT's own angles are rounded to float32, ours only their cos and sin; that is all."""
-    modern, bert, _ = both(12)
+@pytest.mark.parametrize("heads", [2, 4, 12])
+def test_in_float32_as_it_is(heads):
+    """ModernBERT's own angles are rounded to float32, by 2**-24 of 600; ours only their cos and sin."""
+    modern, bert, _ = both(heads)
     ids, mask, _ = inputs(601)
     expected = modern.float()(ids, attention_mask=mask).logits
     found = bert.float()(ids, attention_mask=mask).logits
-    assert (found - expected).abs().max() / expected.abs().max() < 1e-3
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-4
 
 
 def test_the_base_size_has_as_many_parameters():

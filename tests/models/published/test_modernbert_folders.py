@@ -2,6 +2,7 @@
 
 import json
 
+import peft
 import pytest
 import torch
 from families import batch, build
@@ -21,6 +22,7 @@ from cadenza.algorithms import (
     apply_vocab_padding,
 )
 from cadenza.models import ModelError, load, load_modernbert, save, save_modernbert
+from cadenza.surgery import SurgeryError
 from cadenza.surgery.ledger import history
 
 WORDS, HIDDEN, INNER, HEADS, LAYERS = 96, 48, 40, 4, 7
@@ -333,6 +335,10 @@ def test_what_cannot_be_written(tmp_path):
     refused(more, "QKNorm.* is not a ModernBERT")
     refused(from_stock_bert(type_vocab_size=2), r"token_type|one token type")
     refused(from_stock_bert(hidden_dropout_prob=0.2), r"hidden_dropout_prob is 0\.2, .*must be equal")
+    adapted = from_stock_bert()
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["query"]), adapted)
+    with pytest.raises(SurgeryError, match="holds adapters of peft; merge them"):
+        save_modernbert(adapted, tmp_path / "out")
     extra = from_stock_bert()
     extra.register_parameter("mine", torch.nn.Parameter(torch.ones(2)))
     refused(extra, "ModernBERT has no mine")
