@@ -11,6 +11,7 @@ SUFFIXES = (".yaml", ".yml")
 SENTENCE_END = re.compile(r"\. (?=[A-Z])| +composer train")
 STUDIES = (
     "ablation",
+    "ablation_modern",
     "glue",
     "long_context_study",
     "ptq_sweep",

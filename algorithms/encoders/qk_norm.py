@@ -41,10 +41,9 @@ class QKNorm(AttentionSurgery):
         host: Any = site.host
         if host is not None and is_stock(attention, *ATTENTIONS):
             yield claim(attention, norm=HeadNorm(float(self.eps)))
-            words = (
-                site.host.get_input_embeddings().weight
-            )  # of the attention's dtype, where that is quantized
-            ones = [Parameter(words.new_ones(attention.attention_head_size)) for _ in range(2)]
+            words = host.get_input_embeddings().weight  # of the attention's dtype, where that is quantized
+            size: int = attention.attention_head_size
+            ones = [Parameter(words.new_ones(size)) for _ in range(2)]
             yield add_parameters(attention, dict(zip((QUERY, KEY), ones, strict=True)))
 
 

@@ -4,7 +4,7 @@ Embeddings, the decoder that is tied to one, heads, biases, norms and learned sc
 made for the maps between hidden states (Jordan et al., kellerjordan.github.io/posts/muon).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -40,7 +40,7 @@ def layer_matrices(model: nn.Module) -> dict[Parameter, Stack]:
     return found
 
 
-def _stack(name: str, module: nn.Module, parent: nn.Module) -> Stack:
+def _stack(name: str, module: Any, parent: nn.Module) -> Stack:
     dim = int(isinstance(module, Conv1D))
     gated = isinstance(parent, GatedIntermediate) or (isinstance(parent, GatedFFN) and name == "lin1")
     maps = 2 if gated else STACKED.get(name, 1)

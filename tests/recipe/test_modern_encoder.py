@@ -43,7 +43,7 @@ def test_its_model_has_modernberts_number_of_parameters():
         if hasattr(algorithm, "operate"):
             algorithm.operate(model)
     of_layers = sum(p.numel() for p in model.bert.encoder.parameters())
-    # Two layers: four matrices of attention, three of the feed-forward, and norms but that of the first attention.
+    # Four matrices of an attention, three of a feed-forward; of norms the first attention has none.
     assert of_layers == 2 * (4 * 768**2 + 3 * 768 * 1152) + 4 * 768
     assert model.bert.embeddings.token_type_embeddings.weight is None
     assert model.bert.embeddings.position_embeddings.weight is None

@@ -6,6 +6,7 @@ from paths import ROOT
 
 STUDIES = {
     "ablation.yaml",
+    "ablation_modern.yaml",
     "glue.yaml",
     "long_context_study.yaml",
     "ptq_sweep.yaml",
