@@ -62,6 +62,9 @@ def _of_composer(name: str, cls: Any) -> str:
         for f in dataclasses.fields(options)
     )
     first = f"Composer's `{cls.__name__}`, whose documentation says what the options mean"
+    if cls.__module__.startswith("cadenza."):
+        here = (inspect.getdoc(cls) or "").partition("\n\n")[2]
+        first = f"{first}. {' '.join(here.split()).rstrip('.')}"
     return _section(f"algorithms.{name}", first, rows)
 
 

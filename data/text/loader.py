@@ -85,7 +85,7 @@ def build_causal_dataspec(
         dataset, counts = _finite(cfg, tokenizer, Cut(None), train, seed, of)
     collator = CausalLMCollator(tokenizer, cfg.boundary_loss)
     loader = data_loader(cfg, dataset, counts, collator, train, batch_size, seed)
-    return DataSpec(loader, get_num_tokens_in_batch=count_tokens)
+    return DataSpec(loader, batch_transforms=collator.shortened, get_num_tokens_in_batch=count_tokens)
 
 
 def prepare_parts(cfg: TextConfig, tokenizer: Any, cut: Cut, train: bool) -> list[tuple[Prepared, float]]:

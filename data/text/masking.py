@@ -9,18 +9,19 @@ from torch import Tensor
 from cadenza.data.draws import uniform, uniform_at
 from cadenza.data.errors import DataError
 from cadenza.data.progress import placed
+from cadenza.data.text.datasets.shortening import Shortening
 from cadenza.data.text.words import WordStarts, of_words
 
 Batch = dict[str, Tensor]
 IGNORED = -100  # the label of a token that isn't predicted
 
 
-class MaskedLMCollator:
+class MaskedLMCollator(Shortening):
     """Pads examples to a batch, and masks the batch (BERT, arXiv 1810.04805, section 3.1).
 
     Which tokens are masked, and how, is a pure function of (seed, draw, column): the same with any number of
     workers and after a resume. `mask` runs in the main process, as a `DataSpec`'s batch transform, so that
-    `mlm_probability` may change from batch to batch without reaching into workers.
+    `mlm_probability` and `length` may change from batch to batch without reaching into workers.
 
     Args:
         tokenizer: gives the ids of padding, mask token and special tokens. Special tokens are neither masked
@@ -87,11 +88,12 @@ class MaskedLMCollator:
         return batch
 
     def mask(self, batch: Batch) -> Batch:
-        """The batch with corrupted `input_ids` and with `labels`.
+        """The batch, cut to `length`, with corrupted `input_ids` and with `labels`.
 
         A batch in which no token was selected gets a label, or those of a word, since the mean loss over no
         label would be NaN.
         """
+        batch = self.shortened(batch)
         ids = batch["input_ids"]
         rows, columns = self._selected(batch).nonzero(as_tuple=True)
         kept = {name: batch[name] for name in ("attention_mask", "document_ids", "draw") if name in batch}

@@ -121,6 +121,9 @@ class ClassificationRecipe(Run):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse(("masking_schedule", "sparse_prediction"), TEXT_CLASSES)
+        if self._chosen("seq_length_warmup"):
+            kinds = f"language models; model.objective is {TEXT_CLASSES}"
+            raise ValueError(f"algorithms.seq_length_warmup is for {kinds}, whose labels don't go by token")
         if self._chosen("anchor_attention"):
             raise ValueError(
                 f"algorithms.anchor_attention is for causal_lm; model.objective is {TEXT_CLASSES}"

@@ -20,6 +20,7 @@ from cadenza.data.draws import Drawn
 from cadenza.data.progress import placed
 from cadenza.data.text.config import TextConfig
 from cadenza.data.text.datasets.sequences import Example, lengths
+from cadenza.data.text.datasets.shortening import Shortening
 from cadenza.data.text.marks.anchor import anchor_id, end_id
 from cadenza.data.text.marks.domains import Domains
 from cadenza.data.text.marks.tagging import Piece, Tagging
@@ -108,7 +109,7 @@ class WindowedDocuments(Drawn):
             yield tokens[left:right], min(max(tag - left, 0), right - left)
 
 
-class CausalLMCollator:
+class CausalLMCollator(Shortening):
     """Pads windows to a batch: (batch, length) `input_ids`, `attention_mask`, `document_ids` and `labels`;
     (batch,) `draw`. The labels are not shifted, since transformers does so.
 

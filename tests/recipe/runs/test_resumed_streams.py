@@ -28,6 +28,9 @@ KINDS = {
         "data.upsample_from=10",
         "data.upsample_times=2",
     ),
+    "shortened": (
+        "algorithms.seq_length_warmup={max_seq_length: 16, min_seq_length: 4, step_size: 4, duration: 1.0}",
+    ),
 }
 
 
