@@ -35,6 +35,17 @@ def test_the_rows_of_the_packaged_settings():
     assert set(loaded["mosaicbert_schedule"].algorithms) == whole | {"masking_schedule"}
 
 
+def test_the_rows_of_the_modern_encoder():
+    cfg = load_settings(Ablation, [str(ROOT / "yamls/ablation_modern.yaml")], [])
+    loaded = {name: source.load() for name, source in recipes.of_rows(cfg).items()}
+    positions = {name: {"alibi", "rotary"} & set(row.algorithms) for name, row in loaded.items()}
+    assert positions.pop("alibi") == {"alibi"}
+    assert positions.pop("learned_positions") == set()
+    assert all(found == {"rotary"} for found in positions.values())
+    assert {name for name, row in loaded.items() if "pre_norm" not in row.algorithms} == {"post_norm"}
+    assert {name for name, row in loaded.items() if row.optimizer.name == "muon"} == {"muon"}
+
+
 def test_a_row_that_is_false_is_left_out():
     rows = recipes.of_rows(settings("rows.without_glu=false"))
     assert len(rows) == 10
