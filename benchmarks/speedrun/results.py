@@ -12,6 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import torch
 from records import Record, numbered
 from tracks import Track
 from verdict import Verdict
@@ -48,7 +49,8 @@ def write(record: Record, found: dict[str, Any], rows: Sequence[Row], logs: Sequ
     curves = [{"seed": row["seed"], **point} for row in rows for point in json.loads(row["curve"])]
     as_csv(record.folder / "curve.csv", curves)
     texts = [f"{log.parent.name}\n{log.read_text()}" for log in logs if log.is_file()]
-    (record.folder / "log.txt").write_text("\n".join(texts))
+    packages = f"{Path(torch.__file__).parents[1]}/"  # warnings name files of this machine
+    (record.folder / "log.txt").write_text("\n".join(texts).replace(packages, ""))
     (record.folder / "resolved.yaml").write_text(resolved(record.recipe()))
     print(f"written: {record.folder}: {FILE}, curve.csv, log.txt, resolved.yaml")
 
@@ -64,6 +66,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The results of the record in `folder`; None if it wasn't verified yet."""
     path = folder / FILE
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_any(folder: Path) -> dict[str, Any] | None:
+    """`read`, or else the results against a record that was named."""
+    others = sorted(folder.glob("against_*.json"))
+    return read(folder) or (json.loads(others[0].read_text()) if others else None)
 
 
 def known_digests(track: Track) -> set[str]:

@@ -116,7 +116,7 @@ def tried_table(track: Track) -> str:
     """What was verified and is no record, in Markdown."""
     body = []
     for folder in numbered(track.tried):
-        kept, facts = results.read(folder), Record(folder, track).facts
+        kept, facts = results.read_any(folder), Record(folder, track).facts
         figures = ["", "", "", "NOT MEASURED"]
         if kept:
             ratio = of_interval(kept["ratio"]) if kept["ratio"] else ""
