@@ -50,7 +50,7 @@ class Distillation(Algorithm):
     )
     temperature: float = option(
         2.0,
-        "Above 1 the less probable classes count more; 2 is the best of 1, 2, 5 and 10 in section 4 of arXiv "
+        "Above 1 the less probable classes count more; 2 is one of the values tried in section 4.1 of arXiv "
         "1503.02531.",
         Range("(0, 1000]"),
     )
