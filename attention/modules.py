@@ -18,6 +18,13 @@ from cadenza.attention.stock_calls import on_padding
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.retype import Mixin, Stage, bound, stock_class
 
+# The encoders with biases, norms behind the sums, and learned positions, which make their heads alike.
+ENCODERS = ("Bert", "Roberta", "XLMRoberta", "Electra", "Albert", "DistilBert")
+ENCODER_ATTENTIONS = (
+    *("BertSelfAttention", "RobertaSelfAttention", "XLMRobertaSelfAttention", "ElectraSelfAttention"),
+    *("AlbertAttention", "DistilBertSelfAttention"),
+)
+
 SEAM = "cadenza"
 SEAMS = {"sdpa": SEAM, "eager": f"{SEAM}_eager"}
 STOCK = {name: stock for stock, name in SEAMS.items()}

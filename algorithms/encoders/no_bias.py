@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cadenza.attention.modules import ENCODERS
 from cadenza.options import option
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
@@ -18,7 +19,6 @@ from cadenza.surgery.retype import Mixin, Stage, Undo, is_stock, mix, stock_clas
 
 __all__ = ["NoBias", "apply_no_bias"]
 
-FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Electra", "Albert", "DistilBert")
 # The layers of outputs, by the last part of their path: of labels, of spans, of words.
 OUTPUTS = ("classifier", "out_proj", "qa_outputs", "seq_relationship", "dense_prediction")
 
@@ -93,7 +93,7 @@ class NoTokenType(Mixin, of="no_bias", stage=Stage.STRUCTURE):
 
 def _is_claimed(host: PreTrainedModel) -> bool:
     name = stock_class(host).__name__
-    return any(name.startswith(f"{family}{kind}") for family in FAMILIES for kind in ("Model", "For"))
+    return any(name.startswith(f"{family}{kind}") for family in ENCODERS for kind in ("Model", "For"))
 
 
 def _stays(host: nn.Module, name: str) -> bool:

@@ -29,7 +29,7 @@ class PreNorm(Surgery):
     the attention and in the feed-forward.
 
     Use it when pretraining from scratch, above all with many layers or a high learning rate: gradients of
-    the first layers don't vanish, and training needs less warm-up. It costs no time. A pretrained model
+    the first layers don't vanish, and training needs less warm-up. It adds no work. A pretrained model
     computes something else, and has to be trained again.
 
     Works on BERT, RoBERTa, XLM-RoBERTa, ELECTRA and DistilBERT; ALBERT's layers share their norms.

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn import Parameter
 
+from cadenza.attention.modules import ENCODER_ATTENTIONS
 from cadenza.attention.plan import claim
 from cadenza.attention.rotary.query_key import KEY, QUERY, HeadNorm
 from cadenza.attention.technique import AttentionSurgery
@@ -26,7 +27,7 @@ class QKNorm(AttentionSurgery):
 
     Henry et al., arXiv 2010.04245, in the form of Qwen3 (arXiv 2505.09388): an RMSNorm over the columns of
     a head, before positions rotate them. Each attention gets the weights `query_norm` and `key_norm`
-    (head_dim,), which start at one. They bound the scores.
+    (head_dim,), which start at one. Weights alone then say how large a score may be, not the hidden states.
 
     Use it when pretraining from scratch at a high learning rate, or in low precision. It costs two norms of a
     layer. A pretrained model computes something else, and has to be trained again.
@@ -39,18 +40,12 @@ class QKNorm(AttentionSurgery):
     def edit(self, site: Site) -> Iterator[Undo]:
         attention: Any = site.module
         host: Any = site.host
-        if host is not None and is_stock(attention, *ATTENTIONS):
+        if host is not None and is_stock(attention, *ENCODER_ATTENTIONS):
             yield claim(attention, norm=HeadNorm(float(self.eps)))
             words = host.get_input_embeddings().weight  # of the attention's dtype, where that is quantized
             size: int = attention.attention_head_size
             ones = [Parameter(words.new_ones(size)) for _ in range(2)]
             yield add_parameters(attention, dict(zip((QUERY, KEY), ones, strict=True)))
-
-
-ATTENTIONS = (
-    *("BertSelfAttention", "RobertaSelfAttention", "XLMRobertaSelfAttention", "ElectraSelfAttention"),
-    *("AlbertAttention", "DistilBertSelfAttention"),
-)
 
 
 def apply_qk_norm(model: nn.Module, eps: float = 1e-6, *, optimizers: Optimizers = None) -> Report:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cadenza.attention.modules import base_models
+from cadenza.attention.modules import ENCODER_ATTENTIONS, ENCODERS, base_models
 from cadenza.attention.plan import claim
 from cadenza.attention.rotary.rotation import Rotation
 from cadenza.attention.rotary.unlearned import take_positions
@@ -19,8 +19,6 @@ from cadenza.surgery.report import Report
 from cadenza.surgery.retype import Undo, is_stock
 
 __all__ = ["Rotary", "apply_rotary"]
-
-FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Electra", "Albert", "DistilBert")
 
 
 @dataclass(repr=False, eq=False)
@@ -49,7 +47,7 @@ class Rotary(AttentionSurgery):
 
     def edit(self, site: Site) -> Iterator[Undo]:
         module: Any = site.module
-        if is_stock(module, *ATTENTIONS):
+        if is_stock(module, *ENCODER_ATTENTIONS):
             _refuse_misfit(site.path, module)
             yield claim(module, positions=self._rotation)
         elif is_stock(module, *BASES) and base_models(module) == [module]:
@@ -62,11 +60,7 @@ class Rotary(AttentionSurgery):
         return Rotation(float(self.theta), self.window_theta and float(self.window_theta))
 
 
-BASES = tuple(f"{name}Model" for name in FAMILIES)
-ATTENTIONS = (
-    *("BertSelfAttention", "RobertaSelfAttention", "XLMRobertaSelfAttention", "ElectraSelfAttention"),
-    *("AlbertAttention", "DistilBertSelfAttention"),
-)
+BASES = tuple(f"{name}Model" for name in ENCODERS)
 
 
 def apply_rotary(

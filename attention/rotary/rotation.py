@@ -51,7 +51,7 @@ class Rotation:
         """`query` and `key` (batch, heads, tokens, head_dim) at `positions`, in their own dtype.
 
         Raises:
-            SurgeryError: `positions` didn't arrive, or there are cached keys, which have others.
+            SurgeryError: `positions` didn't arrive.
         """
         if not isinstance(positions, Positions):
             raise SurgeryError("rotary: an attention module got no positions; call the whole model")
