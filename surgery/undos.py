@@ -32,6 +32,13 @@ class Placement(NamedTuple):
     device: torch.device
 
 
+class Held(NamedTuple):
+    """A module whose tensors a surgery changed, and their names."""
+
+    module: nn.Module
+    names: set[str]
+
+
 class Undos:
     """The undos of a surgery, and the optimizers to update."""
 
@@ -67,15 +74,15 @@ class Undos:
             return
         self._refuse_if_changed()
         before = _tensors(self.model)
-        now, places = {name: _placement(tensor) for name, tensor in before.items()}, self._places()
+        now = {name: _placement(tensor) for name, tensor in before.items()}
+        self._refuse_without_values(now)
         held = {id(tensor) for tensor in before.values()}
         self._run_all()
         self.taken, self.made = [], []
         for name, tensor in _tensors(self.model).items():
-            if name not in places and id(tensor) not in held:  # it comes back to a module that was moved
-                places[name] = _nearest(name, _placement(tensor), self._then, now)
-            if name in places and places[name] != _placement(tensor):
-                _move(self.model, name, tensor, places[name])
+            was = _placement(tensor)
+            if id(tensor) not in held and (place := _nearest(name, was, self._then, now)) != was:
+                _move(self.model, name, tensor, place)
 
     def forget(self) -> None:
         """Drop the undos, and free what they hold."""
@@ -83,8 +90,7 @@ class Undos:
         self._memory: Memory = {}
         self._retyped: dict[str, nn.Module] = {}  # by path
         self._bypassed: dict[str, object] = {}  # their earlier `forward`, if they have another one now
-        self._held: dict[str, nn.Module] = {}  # by path, the modules with other tensors
-        self._names: dict[str, set[str]] = {}  # by path, the names of their tensors
+        self._held: dict[str, Held] = {}  # by path, the modules with other tensors
         self._then: dict[str, Placement] = {}
         self._removed: dict[str, Placement] = {}
         self.taken: list[Parameter] = []  # trainable parameters of before that the model lost
@@ -106,8 +112,8 @@ class Undos:
         changed = {n for n in before.keys() | after.keys() if before.get(n) is not after.get(n)}
         resized = {n for n, tensor in after.items() if shapes.get(n) != tensor.shape}
         owners = {name.rpartition(".")[0] for name in changed | resized}
-        self._held = {path: modules[path] for path in owners if path in modules}
-        self._names = {path: _names(module) for path, module in self._held.items()}
+        found = {path: modules[path] for path in owners if path in modules}
+        self._held = {path: Held(module, _names(module)) for path, module in found.items()}
         self._then = {name: _placement(tensor) for name, tensor in after.items()}
         self._removed = {name: _placement(before[name]) for name in changed if name in before}
 
@@ -121,19 +127,12 @@ class Undos:
                 )
         self._refuse_own_forward("undo after it is removed")
         modules = dict(self.model.named_modules())
-        for path, names in self._names.items():
-            if lost := names - self._names_now(path, modules):
+        for path, held in self._held.items():
+            if lost := held.names - _names_now(path, held.module, modules):
                 raise SurgeryError(
                     f"{path}: {lost.pop()} was taken away after the surgery; remove the parametrization, "
                     "pruning, weight norm or adapter before the undo"
                 )
-
-    def _names_now(self, path: str, modules: dict[str, nn.Module]) -> set[str]:
-        """The names of the tensors of the module that was at `path`, which a surgery may have moved."""
-        there, then = modules.get(path), self._held[path]
-        if (there is None or isinstance(there, Moved)) and any(then is m for m in modules.values()):
-            there = then
-        return set() if there is None else _names(there)
 
     def _refuse_own_forward(self, advice: str) -> None:
         for path, forward in self._bypassed.items():
@@ -149,16 +148,13 @@ class Undos:
                     f"no effect; {advice} (accelerate's hooks: remove_hook_from_module)"
                 )
 
-    def _places(self) -> dict[str, Placement]:
-        """Where each removed tensor belongs: where the nearest one is now that was at the same place then."""
-        now = {name: _placement(tensor) for name, tensor in _tensors(self.model).items()}
-        places = {name: _nearest(name, was, self._then, now) for name, was in self._removed.items()}
+    def _refuse_without_values(self, now: dict[str, Placement]) -> None:
         for name, was in self._removed.items():
-            if was.device.type == "meta" and places[name].device.type != "meta":
+            place = _nearest(name, was, self._then, now)
+            if was.device.type == "meta" and place.device.type != "meta":
                 raise SurgeryError(
                     f"{name} was on meta when it was removed, so there are no values to restore"
                 )
-        return places
 
 
 def refuse_wrapped(model: nn.Module, what: str) -> None:
@@ -187,6 +183,14 @@ def _trainable(parameters: Names, others: Names) -> list[Parameter]:
 
 def _names(module: nn.Module) -> set[str]:
     return module._parameters.keys() | module._buffers.keys()
+
+
+def _names_now(path: str, then: nn.Module, modules: dict[str, nn.Module]) -> set[str]:
+    """The names of the tensors of the module that was `then` at `path`; a surgery may have moved it."""
+    there = modules.get(path)
+    if (there is None or isinstance(there, Moved)) and any(then is module for module in modules.values()):
+        there = then
+    return set() if there is None else _names(there)
 
 
 def _forward(cls: type) -> object:
