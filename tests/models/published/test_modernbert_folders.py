@@ -1,12 +1,10 @@
 """ModernBERT's published layout: read to stock transformers' logits, written back bit for bit."""
 
-import json
-
-import peft
 import pytest
 import torch
 from families import batch, build
-from safetensors.torch import load_file, save_file
+from modernbert_layout import HIDDEN, LAYERS, OLD, WORDS, drawn, from_stock_bert
+from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertForMaskedLM
 
 from cadenza.algorithms import (
@@ -14,7 +12,6 @@ from cadenza.algorithms import (
     apply_no_bias,
     apply_post_training_quantization,
     apply_pre_norm,
-    apply_qk_norm,
     apply_rotary,
     apply_sliding_window,
     apply_sparse_prediction,
@@ -22,100 +19,7 @@ from cadenza.algorithms import (
     apply_vocab_padding,
 )
 from cadenza.models import ModelError, load, load_modernbert, save, save_modernbert
-from cadenza.surgery import SurgeryError
 from cadenza.surgery.ledger import history
-
-WORDS, HIDDEN, INNER, HEADS, LAYERS = 96, 48, 40, 4, 7
-OLD = {  # the fields that answerdotai/ModernBERT-base was published with, before transformers 5
-    "architectures": ["ModernBertForMaskedLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 1,
-    "classifier_activation": "gelu",
-    "classifier_bias": False,
-    "classifier_dropout": 0.0,
-    "classifier_pooling": "mean",
-    "cls_token_id": 1,
-    "decoder_bias": True,
-    "deterministic_flash_attn": False,
-    "embedding_dropout": 0.0,
-    "eos_token_id": 2,
-    "global_attn_every_n_layers": 3,
-    "global_rope_theta": 160000.0,
-    "gradient_checkpointing": False,
-    "hidden_activation": "gelu",
-    "hidden_size": HIDDEN,
-    "initializer_cutoff_factor": 2.0,
-    "initializer_range": 0.02,
-    "intermediate_size": INNER,
-    "layer_norm_eps": 1e-05,
-    "local_attention": 8,
-    "local_rope_theta": 10000.0,
-    "max_position_embeddings": 8192,
-    "mlp_bias": False,
-    "mlp_dropout": 0.0,
-    "model_type": "modernbert",
-    "norm_bias": False,
-    "norm_eps": 1e-05,
-    "num_attention_heads": HEADS,
-    "num_hidden_layers": LAYERS,
-    "pad_token_id": 3,
-    "position_embedding_type": "absolute",
-    "sep_token_id": 2,
-    "tie_word_embeddings": True,
-    "torch_dtype": "float32",
-    "vocab_size": WORDS,
-}
-
-
-def layout(bias=True):
-    """Names and shapes of the published file, without the tied decoder."""
-    shapes = {
-        "model.embeddings.tok_embeddings.weight": (WORDS, HIDDEN),
-        "model.embeddings.norm.weight": (HIDDEN,),
-        "model.final_norm.weight": (HIDDEN,),
-        "head.dense.weight": (HIDDEN, HIDDEN),
-        "head.norm.weight": (HIDDEN,),
-    }
-    for number in range(LAYERS):
-        layer = f"model.layers.{number}"
-        shapes |= {
-            f"{layer}.attn.Wqkv.weight": (3 * HIDDEN, HIDDEN),
-            f"{layer}.attn.Wo.weight": (HIDDEN, HIDDEN),
-            f"{layer}.mlp_norm.weight": (HIDDEN,),
-            f"{layer}.mlp.Wi.weight": (2 * INNER, HIDDEN),
-            f"{layer}.mlp.Wo.weight": (HIDDEN, INNER),
-        }
-        if number:
-            shapes[f"{layer}.attn_norm.weight"] = (HIDDEN,)
-    return shapes | ({"decoder.bias": (WORDS,)} if bias else {})
-
-
-def drawn(bias=True, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: (0.2 * torch.randn(shape, generator=generator)).to(dtype)
-        for name, shape in layout(bias).items()
-    }
-
-
-@pytest.fixture
-def publish(tmp_path):
-    """Writes a published folder with other fields or tensors than ModernBERT-base's."""
-
-    def write(tensors=None, name="published", **fields):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        save_file(drawn() if tensors is None else tensors, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({**OLD, **fields}))
-        return folder
-
-    return write
-
-
-@pytest.fixture
-def published(publish):
-    return publish()
 
 
 def stock(folder):
@@ -201,14 +105,6 @@ def test_the_tied_copy_and_pickles(publish):
         load_modernbert(publish({**tensors, "decoder.weight": torch.ones(WORDS, HIDDEN)}))
 
 
-def from_stock_bert(**fields):
-    own = {"type_vocab_size": 1, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    model = build("bert", num_hidden_layers=4, **{**own, **fields})
-    for apply in (apply_pre_norm, apply_no_bias, apply_rotary, apply_glu):
-        apply(model)
-    return model
-
-
 def test_a_model_of_ones_own(tmp_path):
     """Pretrained here from stock BERT, with a padded vocabulary and techniques that keep outputs."""
     model = from_stock_bert()
@@ -258,87 +154,3 @@ def test_it_goes_on_as_any_model(published, tmp_path):
     with pytest.raises(ModelError, match=r"PostTrainingQuantization.* is not a ModernBERT"):
         save_modernbert(again, tmp_path / "quantized")
     assert not (tmp_path / "quantized").exists()
-
-
-REFUSED = [
-    ({"attention_bias": True}, "attention_bias is True; it must be False, because"),
-    ({"mlp_bias": True}, "mlp_bias is True; it must be False, because"),
-    ({"norm_bias": True}, "norm_bias is True; it must be False, because"),
-    ({"classifier_bias": True}, "classifier_bias is True; it must be False, because"),
-    ({"tie_word_embeddings": False}, "tie_word_embeddings is False; it must be True, because"),
-    ({"sparse_prediction": True}, "sparse_prediction is True; it must be False, because apply_sparse"),
-    ({"hidden_activation": "gelu_new"}, "hidden_activation is 'gelu_new'; glu has gelu, silu, relu"),
-    ({"mlp_dropout": 0.1}, "mlp_dropout, attention_dropout are 0.0, 0.1, 0.0; they must be equal"),
-    ({"head_dim": 16}, "head_dim is 16; it must be hidden_size / num_attention_heads, 12"),
-    ({"local_attention": 7}, "local_attention is 7; it must be even"),
-    ({"local_attention": 0}, "local_attention is 0; it must be even"),
-    ({"layer_types": ["sliding_attention", "full_attention"] * 3 + ["full_attention"]}, r"at \[1, 3, 5, 6\]"),
-    ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 5}, r"layer_types .* at \[0, 1\]"),
-    (
-        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
-        "rope_parameters.full_attention has .*'factor'",
-    ),
-    ({"global_rope_theta": 0.5}, "theta"),
-    ({"model_type": "bert"}, "model_type is 'bert'; it must be 'modernbert'"),
-    ({"hidden_size": "48"}, "transformers can't read it"),
-]
-
-
-@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=[next(iter(fields)) for fields, _ in REFUSED])
-def test_what_has_no_equal_is_refused(publish, fields, message):
-    with pytest.raises(ModelError, match=rf"load_modernbert: .*config\.json: .*{message}") as raised:
-        load_modernbert(publish(**fields))
-    assert "\n" not in str(raised.value)
-
-
-def test_what_is_no_modernbert_is_said(publish, tmp_path):
-    def refused(folder, message):
-        with pytest.raises(ModelError, match=message) as raised:
-            load_modernbert(folder)
-        assert "\n" not in str(raised.value)
-
-    refused(tmp_path / "nowhere", r"there is no .*config\.json")
-    tensors = drawn()
-    refused(publish({**tensors, "more": torch.ones(1)}), "ModernBertForMaskedLM doesn't have more")
-    few = {name: tensor for name, tensor in tensors.items() if "layers.3" not in name}
-    refused(publish(few), r"it lacks model\.layers\.3\.attn\.Wo\.weight, .* and 2 more")
-    refused(
-        publish({**tensors, "head.norm.weight": torch.ones(HIDDEN).bfloat16()}),
-        "torch.bfloat16, torch.float32",
-    )
-    refused(publish(intermediate_size=INNER + 8), "isn't in ModernBERT's layout: .*size mismatch")
-    refused(publish(num_hidden_layers=LAYERS - 1), r"doesn't have model\.layers\.6")
-    folder = publish()
-    (folder / "config.json").write_text("{")
-    refused(folder, "not valid JSON")
-    (folder / "config.json").write_text(json.dumps(OLD))
-    (folder / "model.safetensors").write_bytes(b"version https://git-lfs")
-    refused(folder, "can't be read")
-    (folder / "model.safetensors").unlink()
-    refused(folder, "holds neither pytorch_model.bin nor model.safetensors")
-
-
-def test_what_cannot_be_written(tmp_path):
-    def refused(model, message):
-        with pytest.raises(ModelError, match=message):
-            save_modernbert(model, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-
-    refused(build("llama"), "LlamaForCausalLM after no surgery is not a ModernBERT")
-    refused(build("modernbert"), "ModernBertForMaskedLM after no surgery is not a ModernBERT")
-    half = build("bert", type_vocab_size=1)
-    apply_rotary(half)
-    apply_glu(half)
-    refused(half, "BertForMaskedLM after GLU, Rotary is not a ModernBERT; it must be .*PreNorm")
-    more = from_stock_bert()
-    apply_qk_norm(more)
-    refused(more, "QKNorm.* is not a ModernBERT")
-    refused(from_stock_bert(type_vocab_size=2), r"token_type|one token type")
-    refused(from_stock_bert(hidden_dropout_prob=0.2), r"hidden_dropout_prob is 0\.2, .*must be equal")
-    adapted = from_stock_bert()
-    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["query"]), adapted)
-    with pytest.raises(SurgeryError, match="holds adapters of peft; merge them"):
-        save_modernbert(adapted, tmp_path / "out")
-    extra = from_stock_bert()
-    extra.register_parameter("mine", torch.nn.Parameter(torch.ones(2)))
-    refused(extra, "ModernBERT has no mine")
