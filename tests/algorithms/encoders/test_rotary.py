@@ -3,7 +3,13 @@
 import pytest
 import torch
 from families import POSITIONS, batch, build
-from transformers import AutoModel, XLMRobertaConfig, XLMRobertaForMaskedLM
+from transformers import (
+    AutoModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
 
 from cadenza.algorithms import (
     apply_alibi,
@@ -11,6 +17,7 @@ from cadenza.algorithms import (
     apply_no_bias,
     apply_pre_norm,
     apply_qk_norm,
+    apply_rms_norm,
     apply_rotary,
     apply_sequence_packing,
     apply_sliding_window,
@@ -145,15 +152,19 @@ def test_an_attention_called_alone_is_an_error():
         model.bert.encoder.layer[0](torch.randn(1, 4, 32))
 
 
-def test_xlm_roberta():
-    config = XLMRobertaConfig(
-        vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
-    )
+def test_xlm_roberta_is_roberta():
+    """It has classes of its own, and the numbers of RoBERTa, which the reference has."""
+    sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(0)
-    model = XLMRobertaForMaskedLM(config).eval()
+    model = XLMRobertaForMaskedLM(XLMRobertaConfig(**sizes, intermediate_size=48)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    for apply in (apply_rotary, apply_pre_norm, apply_no_bias, apply_qk_norm):
-        before = model(torch.arange(3, 12)[None]).logits
+    other = RobertaForMaskedLM(RobertaConfig(**sizes, intermediate_size=48)).eval()
+    other.load_state_dict(model.state_dict())
+    ids = torch.arange(3, 12)[None]
+    for apply in (apply_rotary, apply_pre_norm, apply_no_bias, apply_qk_norm, apply_rms_norm):
+        before = model(ids).logits
         apply(model)
-        assert (model(torch.arange(3, 12)[None]).logits - before).abs().max() > 1e-5
+        apply(other)
+        assert (model(ids).logits - before).abs().max() > 1e-3
+        assert torch.equal(model(ids).logits, other(ids).logits)
