@@ -60,14 +60,18 @@ def check_padding(
         NotCheckable: the model can't be called this way.
     """
     subject, sides = Subject(model), [sides] if isinstance(sides, str) else list(sides)
-    if not amounts or not sides or not set(sides) <= {"right", "left"}:
-        raise NotCheckable(f"sides={sides}, amounts={amounts}; choose 'right', 'left' or both, and an amount")
+    _refuse_none(sides, amounts)
     result = Passed(f"check_padding of {subject.name}, {' and '.join(sides)}")
     with subject.looked_at():
         rows = _Rows(subject, inputs, lengths, max(amounts), tolerance, seed)
         for side in sides:
             _compare([_Batch(rows, side, amount) for amount in amounts], gradients, result)
     return result
+
+
+def _refuse_none(sides: list[str], amounts: Sequence[int]) -> None:
+    if not amounts or not sides or not set(sides) <= {"right", "left"}:
+        raise NotCheckable(f"sides={sides}, amounts={amounts}; choose 'right', 'left' or both, and an amount")
 
 
 def _compare(batches: list["_Batch"], gradients: bool, result: Passed) -> None:
