@@ -42,12 +42,15 @@ class Run:
         if self.train.clip_norm is not None and self._chosen("gradient_clipping"):
             both = "each clips the gradient; leave one of the two out"
             raise ValueError(f"train.clip_norm and algorithms.gradient_clipping are set: {both}")
-
         if self._chosen("batch_size_warmup"):
-            self._refuse_epochs()
+            self._refuse_growth()
 
-    def _refuse_epochs(self) -> None:
-        """Raise for a duration in epochs, which have different numbers of batches while the batch grows."""
+    def _refuse_growth(self) -> None:
+        """Raise for a batch that can't grow, or times in epochs, whose numbers of batches then differ."""
+        key, full = "algorithms.batch_size_warmup.initial", self.train.global_batch_size
+        initial = self.algorithms["batch_size_warmup"].get("initial", 0)
+        if isinstance(initial, int) and initial >= full:
+            raise ValueError(f"{key} is {initial}; it must be below train.global_batch_size, {full}")
         times = {"train.max_duration": self.train.max_duration}
         times |= {f"scheduler.{key}": getattr(self.scheduler, key) for key in ("t_warmup", "t_cooldown")}
         for key, time in times.items():

@@ -83,6 +83,17 @@ def test_a_gradient_is_clipped_by_one_key():
     assert load([], [pairs[1]]).train.clip_norm is None
 
 
+def test_a_batch_that_cannot_grow_is_refused_before_anything_runs():
+    pairs = [
+        "algorithms.batch_size_warmup={initial: 16}",
+        "train.global_batch_size=16",
+        "train.max_duration=9ba",
+    ]
+    with pytest.raises(RecipeError, match=r"initial is 16; it must be below train\.global_batch_size, 16"):
+        load([], pairs)
+    assert load([], [*pairs, "train.global_batch_size=17"]).algorithms["batch_size_warmup"]["initial"] == 16
+
+
 @pytest.mark.parametrize(("recipe", "overlay"), PAIRS, ids=stem)
 def test_every_recipe_takes_every_overlay(recipe, overlay):
     loaded = load([recipe] + ([overlay] if overlay else []), [])
