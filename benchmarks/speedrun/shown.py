@@ -8,7 +8,7 @@ from typing import Any
 import results
 from records import Record, before, numbered
 from tracks import Track
-from verdict import Verdict
+from verdict import SEEDS, Verdict
 
 from cadenza.recipe.runs import kept_recipe
 from cadenza.studies.intervals import Interval
@@ -40,7 +40,8 @@ def of_loss(rows: Sequence[Row], track: Track) -> str:
     if track.target is None:
         return f"mean loss {loss:.4f}; track {track.name} has no target yet"
     said = "reached" if loss <= track.target else "missed"
-    return f"mean loss {loss:.4f}; the target {track.target:g} is {said}"
+    few = f"; a record takes the mean of {SEEDS} seeds" if len(rows) < SEEDS else ""
+    return f"mean loss {loss:.4f}; the target {track.target:g} is {said}{few}"
 
 
 def of_digest(rows: Sequence[Row], track: Track) -> list[str]:

@@ -120,7 +120,8 @@ def tried_table(track: Track) -> str:
         figures = ["", "", "", "NOT MEASURED"]
         if kept:
             ratio = of_interval(kept["ratio"]) if kept["ratio"] else ""
-            figures = [kept["against"] or "", ratio, f"{kept['loss']:.4f}", kept["verdict"]]
+            said = "faster, but no single change" if kept["verdict"] == RECORD else kept["verdict"]
+            figures = [kept["against"] or "", ratio, f"{kept['loss']:.4f}", said]
         body.append([f"[{folder.name}](tried/{track.name}/{folder.name})", facts["changed"], *figures])
     return table(HEAD_TRIED, body) if body else "Nothing yet."
 
