@@ -29,9 +29,16 @@ def _times(axes: Any, rows: list[Row]) -> None:
     axes.step([*at, len(rows) - 0.5], [*seconds, seconds[-1]], where="post", color="C0", alpha=0.4)
     axes.errorbar(at, seconds, yerr=[down, up], fmt="o", color="C0", capsize=3)
     axes.set_yscale("log")
+    _plain(axes.yaxis)
     axes.set_xticks(at, [row["record"] for row in rows], rotation=30, ha="right")
     axes.set_ylabel("seconds of training to the target loss")
     axes.grid(alpha=0.3, which="both")
+
+
+def _plain(axis: Any) -> None:
+    """Write seconds as 20 and 30, not as powers of ten."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}")
 
 
 def _losses(axes: Any, track: Track, rows: list[Row]) -> None:
@@ -44,6 +51,7 @@ def _losses(axes: Any, track: Track, rows: list[Row]) -> None:
     if track.target is not None:
         axes.axhline(track.target, color="black", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
+    _plain(axes.xaxis)
     axes.set(xlabel="seconds of training", ylabel="evaluation loss, nats")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
