@@ -12,6 +12,7 @@ from composer.core import Callback
 from paths import ROOT
 from trainers import trained
 
+from cadenza.recipe import RecipeError
 from cadenza.surgery import SurgeryError
 
 pytestmark = pytest.mark.slow
@@ -128,9 +129,12 @@ def test_a_resume_is_bit_for_bit_what_it_would_have_been(kind, recipe, tmp_path)
 
 def test_a_batch_that_cannot_grow_is_refused_before_a_step(recipe):
     seen = Seen()
-    with pytest.raises(SurgeryError, match="initial is 8; it must be below the batch size, 8"):
-        trained(recipe("algorithms.batch_size_warmup.initial=8"), seen)
+    tokens = "train.max_duration=900tok", "algorithms.batch_size_warmup.until=0.5dur"
+    with pytest.raises(SurgeryError, match=r"until is 0\.5dur of 900tok, but tokens are counted later"):
+        trained(recipe(*tokens), seen)
     assert seen.draws == []
+    with pytest.raises(RecipeError, match="initial is 8; it must be below"):
+        recipe("algorithms.batch_size_warmup.initial=8")
 
 
 def test_two_devices_share_the_batches_of_one(recipe, text, tmp_path):
