@@ -36,7 +36,10 @@ def _times(axes: Any, rows: list[Row]) -> None:
 
 
 def _plain(axis: Any) -> None:
-    """Write seconds as 20 and 30, not as powers of ten."""
+    """Write seconds as 20 and 30, not as powers of ten, and few enough not to touch."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("{x:g}")
 
