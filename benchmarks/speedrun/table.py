@@ -120,8 +120,7 @@ def tried_table(track: Track) -> str:
         figures = ["", "", "", "NOT MEASURED"]
         if kept:
             ratio = of_interval(kept["ratio"]) if kept["ratio"] else ""
-            said = "faster, but no single change" if kept["verdict"] == RECORD else kept["verdict"]
-            figures = [kept["against"] or "", ratio, f"{kept['loss']:.4f}", said]
+            figures = [kept["against"] or "", ratio, f"{kept['loss']:.4f}", kept["verdict"]]
         body.append([f"[{folder.name}](tried/{track.name}/{folder.name})", facts["changed"], *figures])
     return table(HEAD_TRIED, body) if body else "Nothing yet."
 
