@@ -38,7 +38,7 @@ class Grouped(NamedTuple):
         groups = self._groups(weight.float())
         low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
         reach = high - low if self._affine else torch.maximum(high, -low)
-        whole = _never_zero(reach.amax() / (self.elements.top * E4M3.top)) if self.per_tensor else None
+        whole = _never_zero(_over(reach.amax(), self.elements.top * E4M3.top)) if self.per_tensor else None
         rounded = self._scales(reach if whole is None else reach / whole)
         scale = rounded.float() if whole is None else rounded.float() * whole
         stored = {f"{self.name}_scale": as_bits(rounded)}
@@ -91,10 +91,15 @@ class Grouped(NamedTuple):
         if self.scale == torch.float8_e8m0fnu:
             exponent = as_bits(reach) >> 23  # biased by 127 like E8M0's
             return as_floats((exponent - 2).clamp(min=0).to(torch.uint8), self.scale)
-        scale = reach / self.elements.top
+        scale = _over(reach, self.elements.top)
         if self.scale == E4M3.dtype:
             return scale.clamp(SMALLEST_E4M3, E4M3.top).to(self.scale)
         return _never_zero(scale.to(self.scale))
+
+
+def _over(numbers: Tensor, divisor: float) -> Tensor:
+    """`numbers / divisor`, the same on every device: by a scalar CUDA multiplies by the reciprocal."""
+    return numbers / torch.full_like(numbers, divisor)
 
 
 def _never_zero(scale: Tensor) -> Tensor:
