@@ -16,8 +16,16 @@ def _stable_adamw(groups: Any, **options: Any) -> torch.optim.Optimizer:
     """StableAdamW (arXiv 2304.13013) of torch-optimi, an extra, so it is imported here."""
     from optimi import StableAdamW
 
-    kernels = None if torch.cuda.is_available() else False  # it looks for Triton's device even on a CPU
-    return StableAdamW(groups, decouple_lr=True, triton=kernels, **options)
+    optimizer = StableAdamW(groups, decouple_lr=True, **options)
+    optimizer.register_step_pre_hook(_no_kernels_on_cpus)
+    return optimizer
+
+
+def _no_kernels_on_cpus(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Keep parameters on a CPU from Triton's kernels, which torch-optimi takes wherever it finds a GPU."""
+    for group in optimizer.param_groups:
+        if group["triton"] is None and not all(p.is_cuda for p in group["params"]):
+            group["triton"] = False
 
 
 OPTIMIZERS: dict[str, Any] = {
