@@ -38,6 +38,13 @@ KINDS = {
         *(*CAUSAL, "algorithms.anchor_attention=", "algorithms.bf16_safe_rope="),
         "algorithms.flash_attention={kernel: varlen}",
     ],
+    "modern encoder, Muon": [
+        *(f"algorithms.{name}=" for name in ("glu", "rotary", "pre_norm", "qk_norm", "rms_norm", "no_bias")),
+        *("algorithms.unpadding=", "algorithms.sparse_prediction=", "algorithms.flash_attention="),
+        *("algorithms.sliding_window={window: 16, global_every: 2}", "optimizer.name=muon"),
+    ],
+    "chunked loss": [*CAUSAL, "algorithms.chunked_loss="],
+    "few bits, learned scales": ["algorithms.quantization_aware_training={scales: learned}"],
     "few bits": ["algorithms.quantization_aware_training=", "algorithms.unpadding="],
     "4-bit weights with adapters": [
         *(*CAUSAL, "algorithms.post_training_quantization=", "algorithms.anchor_attention="),
