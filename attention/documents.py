@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,13 +154,14 @@ def from_mask(mask: Tensor | None, batch: int, length: int, device: torch.device
 
 @uncompiled  # reads values
 def _from_rows(mask: Tensor, device: torch.device) -> "Documents | str":
-    real = mask.cpu() != 0
-    if not bool(real.any()):
+    # In NumPy, as in `from_ids`: of so few numbers, torch's threads take longer to wake than to compute.
+    real = (mask != 0).cpu().numpy()
+    lengths = real.sum(1)
+    if not lengths.any():
         return "the batch is nothing but padding"
-    starts = real.diff(dim=1, prepend=torch.zeros_like(real[:, :1])) & real
-    if bool((starts.sum(1) > 1).any()):
+    if ((real[:, 1:] & ~real[:, :-1]).sum(1) + real[:, 0] > 1).any():
         return "attention_mask has padding between real tokens"
-    return from_ids(torch.where(real, torch.arange(1, len(mask) + 1)[:, None], PADDING), device)
+    return Documents(tuple(lengths[lengths > 0].tolist()), device, _places(real, device))
 
 
 @uncompiled  # sizes depend on values
@@ -169,17 +171,27 @@ def from_ids(document_ids: Tensor, device: torch.device) -> Documents:
     Raises:
         SurgeryError: a run is interrupted, a number is 0 or below -1, or there is only padding.
     """
-    ids = document_ids.cpu()
-    if bool(((ids < 1) & (ids != PADDING)).any()):
+    ids = document_ids.cpu().numpy().astype(np.int64)
+    real = ids != PADDING
+    if (real & (ids < 1)).any():
         raise SurgeryError("document_ids must be 1, 2, ... for documents and -1 for padding")
-    # Unique across rows, so that each boundary is a change of number.
-    unique = (ids.long() + torch.arange(len(ids))[:, None] * (int(ids.max()) + 1)).flatten()
-    real = (ids != PADDING).flatten()
-    numbers, lengths = unique[real].unique_consecutive(return_counts=True)
-    if not len(numbers):
+    if not real.any():
         raise SurgeryError("the batch is nothing but padding")
-    runs = torch.where(real, unique, PADDING).unique_consecutive()
-    if len(numbers.unique()) < int((runs >= 0).sum()):
+    # Unique across rows, so that each boundary is a change of number.
+    unique = np.where(real, ids + np.arange(len(ids))[:, None] * (ids.max() + 1), PADDING)
+    first = _changes(unique.ravel())
+    runs = unique.ravel()[first]
+    lengths = np.diff(first, append=unique.size)[runs != PADDING]
+    if len(np.unique(runs)) - (PADDING in runs) < len(lengths):
         raise SurgeryError("a document is interrupted by padding or by another document; make it contiguous")
-    indices = None if bool(real.all()) else real.nonzero()[:, 0].to(device)
-    return Documents(tuple(lengths.tolist()), device, indices)
+    return Documents(tuple(lengths.tolist()), device, _places(real, device))
+
+
+def _changes(numbers: np.ndarray) -> np.ndarray:
+    """Where another number begins than the one before it; the first place is one."""
+    return np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
+
+
+def _places(real: np.ndarray, device: torch.device) -> Tensor | None:
+    """The places of True in the flattened `real`, (total,) int64; None: it is True everywhere."""
+    return None if real.all() else torch.from_numpy(np.flatnonzero(real)).to(device)

@@ -37,9 +37,14 @@ def attention_modules(model: nn.Module) -> Iterator[Any]:
 
 def is_attention(module: nn.Module) -> bool:
     """Whether `module` calls the attention interface, as transformers' own attention classes do."""
-    if not (hasattr(module, "is_causal") and hasattr(module, "config")):
+    if not (_has(module, "is_causal") and _has(module, "config")):
         return False
     return hasattr(sys.modules.get(stock_class(module).__module__), "ALL_ATTENTION_FUNCTIONS")
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """`hasattr` without the error that modules raise inside, which takes most of the time in each batch."""
+    return name in vars(module) or hasattr(type(module), name)
 
 
 def base_models(model: nn.Module) -> list[Any]:

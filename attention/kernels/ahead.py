@@ -24,7 +24,7 @@ HEAD_DIM = ("head_dim", "attention_head_size")
 @uncompiled
 def make_ahead(base: Any, documents: Documents) -> None:
     """Make what the kernels of the layers of `base` will read of `documents`."""
-    for module in attention_modules(base):
+    for module in {_alike(module): module for module in attention_modules(base)}.values():
         call = AttentionCall.of(
             module, documents, {"sliding_window": getattr(module, "sliding_window", None)}
         )
@@ -32,6 +32,13 @@ def make_ahead(base: Any, documents: Documents) -> None:
         heads, size = (next((own[n] for n in names if n in own), None) for names in (HEADS, HEAD_DIM))
         if heads and size and (kernel := _kernel(call, size, base.dtype)) is not None:
             KERNELS[kernel].read(call, heads)
+
+
+def _alike(module: Any) -> tuple:
+    """What is equal in modules whose calls read the same."""
+    own = vars(module)
+    sizes = (own.get(name) for name in (*HEADS, *HEAD_DIM, "sliding_window", "is_causal"))
+    return type(module), id(module.config), module.attention_plan, *sizes
 
 
 def _kernel(call: AttentionCall, head_dim: int, weights: torch.dtype) -> str | None:
