@@ -39,11 +39,11 @@ class FlashAttention(AttentionSurgery):
 
     kernel: str = option(
         "auto",
-        "`flash` (flash-attn 2, CUDA), `varlen` (the FlashAttention 2 in torch, CUDA), `flex` "
-        "(FlexAttention, CUDA), `fa4` (FlexAttention on FlashAttention 4, CUDA), `sdpa` (the model's own "
-        "kernel, called for each run of equally long documents), or `auto`: the first of flash, varlen, "
-        "flex and sdpa that supports the call. `python -m cadenza.attention.kernels` prints what each "
-        "kernel supports.",
+        "`flash` (flash-attn 2, CUDA), `varlen` (the FlashAttention 2 in torch, CUDA), `triton` (ours, with "
+        "ALiBi, CUDA), `flex` (FlexAttention, CUDA), `fa4` (FlexAttention on FlashAttention 4, CUDA), `sdpa` "
+        "(the model's own kernel, called for each run of equally long documents), or `auto`: the first of "
+        "flash, varlen, triton, flex and sdpa that supports the call. `python -m cadenza.attention.kernels` "
+        "prints what each kernel supports.",
         Choice("auto", *KERNELS),
     )
     keeps_outputs = True

@@ -28,9 +28,9 @@ class SlidingWindow(AttentionSurgery):
     is added.
 
     Use it to train on long sequences at a cost that grows with their length, not with its square: on
-    `flash_attention` with the kernels `flash` and `flex`, which skip what no token sees. The model's own
-    kernel computes all scores and masks them. A pretrained model needs more training, because it no longer
-    sees what is far away. Caches keep all keys; a static cache is refused.
+    `flash_attention` with the kernels of CUDA, which skip what no token sees. The model's own kernel computes
+    all scores and masks them. A pretrained model needs more training, because it no longer sees what is far
+    away. Caches keep all keys; a static cache is refused.
 
     Works on any encoder or decoder whose tokens meet in attention alone (docs/families.md).
     """

@@ -18,6 +18,9 @@ torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = (
 )
 if not torch.cuda.is_available():
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else composer's import starts a pool of compilers
+    os.environ["TRITON_INTERPRET"] = (
+        "1"  # programs in Triton run in its interpreter; read when it is imported
+    )
 
 
 def pytest_collection_modifyitems(items):

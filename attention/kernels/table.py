@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cadenza.attention.call import AttentionCall
-from cadenza.attention.kernels import flash, flex, sdpa, varlen
+from cadenza.attention.kernels import flash, flex, sdpa, triton, varlen
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.runtime import constant, uncompiled
 
@@ -65,6 +65,9 @@ KERNELS: dict[str, Kernel] = {
     "flash": Kernel(flash.flash, flash.read, {"cuda": HALF}, dropout=True, module="flash_attn"),
     "varlen": Kernel(varlen.varlen, flash.read, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
     # The smallest matrix in Triton is 16 wide.
+    "triton": Kernel(
+        triton.triton, triton.read, {"cuda": HALF}, range(16, 129), anchor=False, module="triton"
+    ),
     "flex": Kernel(flex.flex, flex.read, {"cuda": ALL}, range(16, 257)),
     "fa4": Kernel(
         flex.fa4, flex.read, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)
@@ -82,7 +85,7 @@ KERNELS: dict[str, Kernel] = {
 """In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental."""
 
 FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks")
-AUTO = ("flash", "varlen", "flex", "sdpa")
+AUTO = ("flash", "varlen", "triton", "flex", "sdpa")
 
 
 class Needs(NamedTuple):

@@ -15,7 +15,7 @@ from cadenza.algorithms.alibi import AlibiBias
 from cadenza.attention import AttentionPlan
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.documents import Documents
-from cadenza.attention.kernels import flash, flex, sdpa, varlen
+from cadenza.attention.kernels import flash, flex, sdpa, triton, varlen
 from cadenza.attention.kernels import table as kernels
 from cadenza.attention.kernels.table import KERNELS, Kernel, Needs, choose, chosen, features, lacks, table
 from cadenza.surgery import SurgeryError
@@ -25,6 +25,7 @@ SAID = """\
 kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  softcap  sinks  varlen
 flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  no  no  yes
 varlen  no  bfloat16,float16  8..256, every 8th  no  yes  yes  yes  yes  no  no  yes
+triton  no  bfloat16,float16  16..128  yes  yes  yes  no  no  no  no  yes
 flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
 fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
 sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes""".replace("EVERY", EVERY)
@@ -62,6 +63,7 @@ def test_where_each_runs(cuda, monkeypatch):
         "flex": "yes" if cuda else "needs CUDA",
         "fa4": "needs flash_attn.cute",
         "sdpa": "yes",
+        "triton": "needs triton",
         "varlen": "yes" if cuda else "needs CUDA",
     }
 
@@ -73,6 +75,7 @@ def test_what_computes_each():
     assert runs["fa4"] is flex.fa4
     assert inspect.unwrap(runs["sdpa"]) is sdpa.stock
     assert runs["varlen"] is varlen.varlen
+    assert runs["triton"] is triton.triton
     assert {name: kernel.torch for name, kernel in KERNELS.items()} == {
         **dict.fromkeys(KERNELS, (2, 5)),
         "fa4": (2, 11),
@@ -109,7 +112,13 @@ def test_needs_of_a_call():
 
 
 def test_head_dims_at_their_ends(all_there):
-    for name, first, last in (("flash", 1, 256), ("flex", 16, 256), ("varlen", 8, 256), ("sdpa", 1, 65535)):
+    for name, first, last in (
+        ("flash", 1, 256),
+        ("flex", 16, 256),
+        ("varlen", 8, 256),
+        ("triton", 16, 128),
+        ("sdpa", 1, 65535),
+    ):
         for head_dim in (first, last):
             assert lacks(name, Needs("cuda", "bfloat16", head_dim)) is None
         for head_dim in (first - 1, last + 1):
@@ -118,7 +127,14 @@ def test_head_dims_at_their_ends(all_there):
 
 @pytest.mark.parametrize("feature", ["alibi", "window", "causal", "dropout", "anchor"])
 def test_what_is_asked_must_be_there(feature, all_there):
-    without = {"flash": "", "flex": "dropout", "fa4": "dropout", "varlen": "alibi", "sdpa": ""}
+    without = {
+        "flash": "",
+        "flex": "dropout",
+        "fa4": "dropout",
+        "varlen": "alibi",
+        "triton": "dropout anchor",
+        "sdpa": "",
+    }
     for name, lacking in without.items():
         why = lacks(name, Needs("cuda", "bfloat16", **{feature: True}))
         assert why == (f"no {feature}" if feature in lacking else None)
@@ -149,7 +165,8 @@ def test_others_are_named_with_their_reasons(all_there):
     with pytest.raises(SurgeryError) as raised:
         choose.__wrapped__("flash", Needs("cuda", "float32", dropout=True))
     said = (
-        "use sdpa (flash: no float32 on cuda; varlen: no float32 on cuda; flex: no dropout; fa4: no float32"
+        "use sdpa (flash: no float32 on cuda; varlen: no float32 on cuda; triton: no float32 on cuda; "
+        "flex: no dropout; fa4: no float32"
     )
     assert said in str(raised.value)
     assert "sdpa:" not in str(raised.value)
@@ -199,5 +216,7 @@ def test_a_package_that_is_missing_is_said_before_anything_changes(monkeypatch):
     assert model.config._attn_implementation == "sdpa"
     apply_flash_attention(model, "auto").undo()
     apply_flash_attention(model, "varlen")
-    with pytest.raises(SurgeryError, match="'none'; it must be auto, flash, varlen, flex, fa4 or sdpa"):
+    with pytest.raises(
+        SurgeryError, match="'none'; it must be auto, flash, varlen, triton, flex, fa4 or sdpa"
+    ):
         FlashAttention("none")

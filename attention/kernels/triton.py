@@ -1,0 +1,31 @@
+"""Attention by document in Triton, with ALiBi: one launch for all documents, in tiles that follow them.
+
+`triton_operators` has the operators, and `triton_programs` what they launch.
+"""
+
+from torch import Tensor
+
+from cadenza.attention.call import AttentionCall
+from cadenza.attention.kernels.flash import slopes
+from cadenza.attention.kernels.triton_operators import LOG2_E, attention
+
+
+def triton(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """FlashAttention 2 (Dao, arXiv 2307.08691) by document. Shapes as in `sdpa.stock`."""
+    starts, slopes_of_heads = read(call, query.shape[2])
+    scaling = query.shape[-1] ** -0.5 if call.scaling is None else call.scaling
+    window = -1 if call.window is None else call.window
+    output, _ = attention(
+        *(x.squeeze(0) for x in (query, key, value)),
+        *(starts, slopes_of_heads, scaling, call.causal, window, call.documents.longest),
+    )
+    return output[None]
+
+
+def read(call: AttentionCall, heads: int) -> tuple[Tensor, Tensor | None]:
+    """The starts of the documents, and the slopes of ALiBi in units of the exponent of 2."""
+    documents = call.documents
+    starts = documents.once("starts", lambda: documents.cu_seqlens)
+    if (natural := slopes(call, heads)) is None:
+        return starts, None
+    return starts, documents.once(("base 2", call.bias, heads), lambda: natural * LOG2_E)
