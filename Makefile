@@ -81,7 +81,7 @@ types: install link
 
 link: # the folders under their import name, for pyright
 	mkdir -p build/link/cadenza
-	for folder in algorithms attention checks cli data losses models options probes quantization recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
+	for folder in algorithms attention checks cli data fused losses models options probes quantization recipe studies surgery; do ln -sfn ../../../$$folder build/link/cadenza/$$folder; done
 
 clean:
 	rm -rf .venv .venv-pins build *.egg-info

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from cadenza.fused.gated import gated
 from cadenza.options import Choice, Range, option
 from cadenza.surgery.engine import Site, Surgery
 from cadenza.surgery.errors import SurgeryError
@@ -110,23 +110,22 @@ def apply_glu(
 class GeGLU(Mixin, of="glu", stage=Stage.STRUCTURE):
     """Gate through the exact (erf) GELU."""
 
-    act = staticmethod(F.gelu)
+    act = "gelu"
 
     def gated(self, projected: Tensor) -> Tensor:
-        gate, value = projected.chunk(2, dim=-1)
-        return self.act(gate) * value
+        return gated(projected, self.act)
 
 
 class SwiGLU(GeGLU):
     """Gate through SiLU."""
 
-    act = staticmethod(F.silu)
+    act = "silu"
 
 
 class ReGLU(GeGLU):
     """Gate through ReLU."""
 
-    act = staticmethod(F.relu)
+    act = "relu"
 
 
 VARIANTS: dict[str, type] = {"geglu": GeGLU, "swiglu": SwiGLU, "reglu": ReGLU}

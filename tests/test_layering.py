@@ -10,11 +10,12 @@ MAY = {
     "options": set(),
     "surgery": {"options"},
     "checks": {"algorithms", "probes"},
+    "fused": set(),
     "losses": {"probes", "surgery"},
     "quantization": {"probes", "surgery"},
     "probes": set(),
     "attention": {"options", "probes", "surgery"},
-    "algorithms": {"attention", "losses", "options", "quantization", "surgery"},
+    "algorithms": {"attention", "fused", "losses", "options", "quantization", "surgery"},
     "data": {"attention", "options"},  # two constants of attention: how document_ids are numbered
     # quantization: folders that other code reads hold the codes of its layers
     "models": {"algorithms", "attention", "data", "options", "quantization", "surgery"},

@@ -1,0 +1,102 @@
+"""The product of gate and value, in Triton's interpreter on a CPU and compiled on a GPU, against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from devices import off, on_devices
+from families import build
+
+from cadenza.algorithms import apply_glu
+from cadenza.fused import gated as module
+from cadenza.fused.gated import gated, gated_product, gated_product_backward
+
+SHAPES = [(3, 5, 66), (2, 2048), (7, 6), (0, 8)]
+
+
+def plain(projected, act):
+    """`gated`, spelled out."""
+    gate, value = projected[..., : projected.shape[-1] // 2], projected[..., projected.shape[-1] // 2 :]
+    curve = {
+        "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+        "silu": lambda x: x / (1 + torch.exp(-x)),
+        "relu": lambda x: x * (x > 0),
+    }
+    return curve[act](gate) * value
+
+
+def drawn(shape, dtype, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    return (2 * torch.randn(shape, generator=generator)).to(dtype).to(device)
+
+
+@on_devices
+@pytest.mark.parametrize("act", module.ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_product_and_its_gradient(device, act, shape):
+    """In float32 in the interpreter; on a GPU in bfloat16, rounded once."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    ours = drawn(shape, dtype, device).requires_grad_()
+    theirs = ours.detach().cpu().double().requires_grad_()
+    upstream = drawn((*shape[:-1], shape[-1] // 2), dtype)
+    output, expected = gated_product(ours, act), plain(theirs, act)
+    output.backward(upstream.to(device))
+    expected.backward(upstream.double())
+    assert output.shape == expected.shape
+    if len(ours):
+        assert off(output, expected) < torch.finfo(dtype).eps
+        assert off(ours.grad, theirs.grad) < torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("act", module.ACTIVATIONS)
+def test_elsewhere_torch_computes_it(act, monkeypatch):
+    monkeypatch.setattr(module, "gated_product", lambda *_: pytest.fail("for CUDA alone"))
+    x = drawn((3, 5, 66), torch.float64).requires_grad_()
+    assert (gated(x, act) - plain(x, act)).abs().max() < 1e-12
+    assert torch.autograd.gradgradcheck(
+        lambda x: gated(x, act), drawn((2, 6), torch.float64).requires_grad_()
+    )
+
+
+def test_a_gradient_of_the_gradient_is_refused():
+    x = drawn((2, 6), torch.float32).requires_grad_()
+    (gradient,) = torch.autograd.grad(gated_product(x, "gelu").sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="gated_product_backward"):
+        torch.autograd.grad(gradient.sum(), x)
+
+
+def test_torch_finds_no_fault_in_the_operators():
+    x = drawn((3, 66), torch.float32).requires_grad_()
+    torch.library.opcheck(gated_product, (x, "silu"))
+    torch.library.opcheck(gated_product_backward, (x.detach()[:, :33], x.detach(), "silu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fuses", [False, True])
+def test_a_compiled_feed_forward_is_one_graph(fuses, monkeypatch, fresh_graphs):
+    """On a CPU in the interpreter, as on CUDA but for the backend."""
+    asked = []
+    monkeypatch.setattr(module, "has_triton", lambda: bool(asked.append("triton")) or fuses)
+    if fuses:
+        monkeypatch.setattr(module, "HALF", (torch.float32,))
+        monkeypatch.setattr(module, "DEVICE", "cpu")
+    model, x = build("bert"), torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    apply_glu(model)
+    part = model.bert.encoder.layer[0].intermediate
+    expected = part(x)
+    part.compile(fullgraph=True, backend="aot_eager")
+    assert (part(x) - expected).abs().max() < 1e-6
+    assert asked == (["triton"] * 2 if fuses else [])
+
+
+@pytest.mark.gpu
+def test_a_model_with_glu_uses_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "gated_product", lambda x, act: (asked.append(act), gated_product(x, act))[1])
+    model = build("bert")
+    apply_glu(model, "swiglu")
+    model.cuda().bfloat16()(torch.ones(2, 9, dtype=torch.long, device="cuda"))
+    assert asked == ["silu"] * model.config.num_hidden_layers
+
+
+def test_activations_are_those_of_torch():
+    assert {"gelu": F.gelu, "silu": F.silu, "relu": F.relu} == module.ACTIVATIONS
