@@ -67,6 +67,7 @@ def techniques(path: Path, target: Path) -> None:
         axes.axis("off")
     for axes, case in zip(grid.flat, cases, strict=False):
         _bars(axes, ", ".join(case), rows)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
     _save(figure, f"Real tokens/s of a training step in bf16, {_device(rows)}", target)
 
 
@@ -87,7 +88,6 @@ def _bars(axes, case: str, rows: Rows) -> None:
     axes.invert_yaxis()
     axes.set_title(case)
     axes.set_xlabel("1,000 real tokens/s")
-    axes.legend(loc="best")
 
 
 def context(path: Path, target: Path) -> None:
