@@ -171,7 +171,7 @@ def from_ids(document_ids: Tensor, device: torch.device) -> Documents:
     Raises:
         SurgeryError: a run is interrupted, a number is 0 or below -1, or there is only padding.
     """
-    ids = document_ids.cpu().numpy().astype(np.int64)
+    ids = document_ids.long().cpu().numpy()
     real = ids != PADDING
     if (real & (ids < 1)).any():
         raise SurgeryError("document_ids must be 1, 2, ... for documents and -1 for padding")
