@@ -33,20 +33,12 @@ def test_fsdp_trains_to_the_losses_of_one_process():
 
 
 @pytest.mark.slow
-def test_fsdp_clips_the_norm_of_all_shards_together():
-    assert failures_of(fsdp_worker.clipping_worker, [0.1]) == []
-
-
-@pytest.mark.slow
-def test_ranks_calibrate_to_the_mean_of_what_each_sees():
-    assert failures_of(qat_worker.worker, ["batch_by_batch", "inner_model", "at_the_end"]) == []
-
-
-@pytest.mark.slow
-def test_uneven_ranks_count_by_their_batches():
-    assert failures_of(qat_worker.worker, ["uneven_batches", "uneven_layers", "uneven_states"]) == []
-
-
-@pytest.mark.slow
-def test_losses_without_logits_have_the_gradients_of_one_process():
-    assert failures_of(loss_worker.worker, ["ddp", "fsdp"]) == []
+def test_sums_over_ranks_are_those_of_one_process():
+    """The norm of a gradient that is clipped, the averages of calibration, a loss without logits."""
+    calibrated = ["batch_by_batch", "inner_model", "at_the_end", "uneven_batches", "uneven_layers"]
+    workers = [
+        (fsdp_worker.clipping_worker, [0.1]),
+        (qat_worker.worker, [*calibrated, "uneven_states"]),
+        (loss_worker.worker, ["ddp", "fsdp"]),
+    ]
+    assert failures_of(ddp_worker.in_turn, workers) == []

@@ -33,6 +33,12 @@ def join(rank, meeting):
     dist.init_process_group("gloo", timeout=timeout, **meet)
 
 
+def in_turn(rank, meeting, workers, failures):
+    """Several workers with their jobs in the same processes, whose start takes longer than most jobs."""
+    for number, (work, jobs) in enumerate(workers):
+        work(rank, f"{meeting}{number}", jobs, failures)
+
+
 def worker(rank, meeting, jobs, failures):
     join(rank, meeting)
     for family, names in jobs:
