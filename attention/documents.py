@@ -173,7 +173,8 @@ def from_ids(document_ids: Tensor, device: torch.device) -> Documents:
     """
     ids = document_ids.long().cpu().numpy()
     real = ids != PADDING
-    if (real & (ids < 1)).any():
+    whole = not document_ids.is_floating_point() or bool((document_ids == document_ids.round()).all())
+    if not whole or (real & (ids < 1)).any():
         raise SurgeryError("document_ids must be 1, 2, ... for documents and -1 for padding")
     if not real.any():
         raise SurgeryError("the batch is nothing but padding")

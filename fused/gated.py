@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._triton import has_triton
 
+from cadenza.surgery.runtime import transformed
+
 BLOCK = 1024  # numbers of a program
 DEVICE, HALF = "cuda", (torch.bfloat16, torch.float16)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
@@ -21,9 +23,9 @@ def gated(projected: Tensor, act: str) -> Tensor:
     """`act` of the first half of the last dimension, times the second: (..., 2 I) -> (..., I).
 
     In half precision on CUDA it is one kernel in each direction, where Triton is installed. The gradient of
-    that has no gradient itself.
+    that has no gradient itself. Under `torch.func` torch computes it.
     """
-    if _fuses(projected.device.type, projected.dtype):
+    if _fuses(projected.device.type, projected.dtype) and not transformed():
         return gated_product(projected, act)
     gate, value = projected.chunk(2, dim=-1)
     return ACTIVATIONS[act](gate) * value
@@ -60,7 +62,9 @@ def gated_product_backward(upstream: Tensor, projected: Tensor, act: str) -> Ten
 
 
 def _launch(program: Any, *tensors: Tensor, width: int, numbers: int, act: str) -> None:
-    if numbers:
+    if not numbers:
+        return
+    with torch.cuda.device_of(tensors[0]):  # Triton launches on the current device
         program[(-(-numbers // BLOCK),)](*tensors, width, numbers, ACT=act, BLOCK=BLOCK, num_warps=4)
 
 

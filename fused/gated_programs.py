@@ -16,7 +16,7 @@ def _activated(gate, ACT: tl.constexpr):
     if ACT == "silu":
         below = tl.sigmoid(gate)
         return gate * below, below * (1.0 + gate * (1.0 - below))
-    return tl.maximum(gate, 0.0), (gate > 0).to(tl.float32)
+    return tl.where(gate <= 0, 0.0, gate), tl.where(gate <= 0, 0.0, 1.0)  # NaN stays NaN
 
 
 @triton.jit

@@ -29,6 +29,16 @@ def uncompiled(function: F) -> F:
     return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
 
 
+def transformed() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work; never in a compiled graph.
+
+    Operators of ours know nothing of it: they would give a derivative of zero in silence.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def constant(size: int) -> int:
     """`size`; a graph in which it was a variable holds for this size alone."""
     return len((None,) * size)

@@ -10,7 +10,7 @@ MAY = {
     "options": set(),
     "surgery": {"options"},
     "checks": {"algorithms", "probes"},
-    "fused": set(),
+    "fused": {"surgery"},
     "losses": {"probes", "surgery"},
     "quantization": {"probes", "surgery"},
     "probes": set(),

@@ -28,8 +28,10 @@ class Kernel:
         dtypes: the dtypes of query, key and value, by device.
         head_dims: the head sizes on CUDA; on a CPU any size works.
         alibi, window, causal, dropout, anchor, softcap, sinks: whether it supports them.
+        value_dim: whether heads of the value may have another size than those of the query.
         module: the Python module that it needs besides torch.
         torch: the first version of torch that has it.
+        capability: the first compute capability of CUDA devices that can run it.
     """
 
     run: Callable[..., Tensor]
@@ -43,8 +45,10 @@ class Kernel:
     anchor: bool = True
     softcap: bool = False
     sinks: bool = False
+    value_dim: bool = False
     module: str | None = None
     torch: tuple[int, int] = (2, 5)
+    capability: tuple[int, int] = (0, 0)
 
     def missing(self) -> str | None:
         """What must be installed before it runs here; None if nothing."""
@@ -66,9 +70,12 @@ KERNELS: dict[str, Kernel] = {
     "varlen": Kernel(varlen.varlen, flash.read, {"cuda": HALF}, range(8, 257, 8), alibi=False, dropout=True),
     # The smallest matrix in Triton is 16 wide.
     "triton": Kernel(
-        triton.triton, triton.read, {"cuda": HALF}, range(16, 129), anchor=False, module="triton"
+        *(triton.triton, triton.read, {"cuda": HALF}, range(16, 129)),
+        anchor=False,
+        module="triton",
+        capability=(8, 0),  # what a tile takes of a multiprocessor's memory
     ),
-    "flex": Kernel(flex.flex, flex.read, {"cuda": ALL}, range(16, 257)),
+    "flex": Kernel(flex.flex, flex.read, {"cuda": ALL}, range(16, 257), value_dim=True),
     "fa4": Kernel(
         flex.fa4, flex.read, {"cuda": HALF}, range(16, 257), module="flash_attn.cute", torch=(2, 11)
     ),
@@ -80,11 +87,12 @@ KERNELS: dict[str, Kernel] = {
         dropout=True,
         softcap=True,
         sinks=True,
+        value_dim=True,
     ),
 }
 """In the order in which `auto` prefers them. It never chooses `fa4`, which is experimental."""
 
-FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks")
+FEATURES = ("alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks", "value_dim")
 AUTO = ("flash", "varlen", "triton", "flex", "sdpa")
 
 
@@ -101,13 +109,15 @@ class Needs(NamedTuple):
     anchor: bool = False
     softcap: bool = False
     sinks: bool = False
+    value_dim: bool = False
 
     @classmethod
-    def of(cls, call: AttentionCall, query: Tensor) -> "Needs":
+    def of(cls, call: AttentionCall, query: Tensor, value: Tensor) -> "Needs":
         return cls(
             device=query.device.type,
             dtype=str(query.dtype).removeprefix("torch."),
             head_dim=constant(query.shape[-1]),
+            value_dim=constant(value.shape[-1]) != constant(query.shape[-1]),
             **features(call),
         )
 
@@ -117,7 +127,7 @@ class Needs(NamedTuple):
 
 
 def features(call: AttentionCall) -> dict[str, bool]:
-    """Whether a call needs each of `FEATURES`."""
+    """Whether a call needs each of `FEATURES` but `value_dim`, which its tensors show."""
     return {
         "alibi": call.bias is not None,
         "window": call.window is not None,
@@ -138,8 +148,15 @@ def lacks(name: str, needs: Needs) -> str | None:
         return f"no {needs.dtype} on {needs.device}"
     if needs.device == "cuda" and needs.head_dim not in kernel.head_dims:
         return f"no head_dim {needs.head_dim}"
+    if needs.device == "cuda" and _capability() < kernel.capability:
+        return "no compute capability below {}.{}".format(*kernel.capability)
     missing = kernel.missing()
     return lacks_feature(name, needs) or (missing and f"needs {missing}")
+
+
+def _capability() -> tuple[int, int]:
+    """That of the current CUDA device; without one, beyond all."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (99, 0)
 
 
 def lacks_feature(name: str, needs: Needs) -> str | None:
@@ -168,7 +185,7 @@ def choose(name: str, needs: Needs) -> str:
 
 def run(name: str | None, call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention by document with the kernel `name`; None: the model's own. Shapes as in `sdpa.stock`."""
-    return KERNELS[chosen(name, call, Needs.of(call, query))].run(call, query, key, value)
+    return KERNELS[chosen(name, call, Needs.of(call, query, value))].run(call, query, key, value)
 
 
 def chosen(name: str | None, call: AttentionCall, needs: Needs) -> str:

@@ -8,10 +8,18 @@ from torch import Tensor
 from cadenza.attention.call import AttentionCall
 from cadenza.attention.kernels.flash import slopes
 from cadenza.attention.kernels.triton_operators import LOG2_E, attention
+from cadenza.surgery.errors import SurgeryError
+from cadenza.surgery.runtime import transformed
 
 
 def triton(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """FlashAttention 2 (Dao, arXiv 2307.08691) by document. Shapes as in `sdpa.stock`."""
+    """FlashAttention 2 (Dao, arXiv 2307.08691) by document. Shapes as in `sdpa.stock`.
+
+    Raises:
+        SurgeryError: `torch.func` or forward-mode differentiation is at work; a document is beyond 32 bits.
+    """
+    if transformed():
+        raise SurgeryError("flash_attention kernel 'triton' knows no torch.func or forward-mode; use sdpa")
     starts, slopes_of_heads = read(call, query.shape[2])
     scaling = query.shape[-1] ** -0.5 if call.scaling is None else call.scaling
     window = -1 if call.window is None else call.window

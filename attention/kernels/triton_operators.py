@@ -61,17 +61,19 @@ def attention(
         longest: the tokens of the longest document.
     """
     programs = _programs()
+    window = min(window, longest)
     query, key, value = (_readable(x, longest) for x in (query, key, value))
     total, heads, head_dim = query.shape
     output, logs = query.new_empty(query.shape), query.new_empty(heads, total, dtype=torch.float32)
     tile = tile_of("forward", head_dim)
     tiles = -(-longest // tile.rows)
-    programs.forward[(len(starts) - 1) * tiles, heads](
-        *(query, key, value, output, logs, starts, logs if slopes is None else slopes),
-        *(stride for x in (query, key, value) for stride in x.stride()[:2]),
-        *(total, tiles, heads // key.shape[1], scaling * LOG2_E, window),
-        **_constants(query, tile, slopes is not None, causal, window >= 0),
-    )
+    with torch.cuda.device_of(query):  # Triton launches on the current device
+        programs.forward[(len(starts) - 1) * tiles, heads](
+            *(query, key, value, output, logs, starts, logs if slopes is None else slopes),
+            *(stride for x in (query, key, value) for stride in x.stride()[:2]),
+            *(total, tiles, heads // key.shape[1], scaling * LOG2_E, window),
+            **_constants(query, tile, slopes is not None, causal, window >= 0),
+        )
     return output, logs
 
 
@@ -98,6 +100,7 @@ def attention_backward(
         logs: the second result of `attention`; all others are its arguments.
     """
     programs = _programs()
+    window = min(window, longest)
     upstream, query, key, value = (_readable(x, longest) for x in (upstream, query, key, value))
     (total, heads, head_dim), key_heads = query.shape, key.shape[1]
     to_query, to_key, to_value = (x.new_empty(x.shape) for x in (query, key, value))
@@ -106,16 +109,17 @@ def attention_backward(
     numbers = heads // key_heads, scaling * LOG2_E, window, scaling
     asked = slopes is not None, causal, window >= 0
 
-    tile = tile_of("keys", head_dim)
-    tiles = -(-longest // tile.columns)
-    programs.gradient_of_keys[(len(starts) - 1) * tiles, key_heads](
-        *given, to_key, to_value, *strides, total, tiles, *numbers, **_constants(query, tile, *asked)
-    )
-    tile = tile_of("queries", head_dim)
-    tiles = -(-longest // tile.rows)
-    programs.gradient_of_queries[(len(starts) - 1) * tiles, heads](
-        *given, to_query, *strides, total, tiles, *numbers, **_constants(query, tile, *asked)
-    )
+    with torch.cuda.device_of(query):
+        tile = tile_of("keys", head_dim)
+        tiles = -(-longest // tile.columns)
+        programs.gradient_of_keys[(len(starts) - 1) * tiles, key_heads](
+            *given, to_key, to_value, *strides, total, tiles, *numbers, **_constants(query, tile, *asked)
+        )
+        tile = tile_of("queries", head_dim)
+        tiles = -(-longest // tile.rows)
+        programs.gradient_of_queries[(len(starts) - 1) * tiles, heads](
+            *given, to_query, *strides, total, tiles, *numbers, **_constants(query, tile, *asked)
+        )
     return to_query, to_key, to_value
 
 
@@ -131,10 +135,11 @@ def _readable(x: Tensor, longest: int) -> Tensor:
     Raises:
         SurgeryError: a program would count places in a document beyond 32 bits.
     """
-    if longest * x.stride(0) >= 2**31:
+    apart = max(x.stride(0), x.shape[1] * x.shape[2])  # of what is read, and of what is written
+    if longest * apart >= 2**31:
         raise SurgeryError(
             f"flash_attention kernel 'triton' can't read a document of {longest} tokens whose rows are "
-            f"{x.stride(0)} numbers apart: that is beyond 32 bits; use flex"
+            f"{apart} numbers apart: that is beyond 32 bits; use flex"
         )
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -152,7 +157,7 @@ def _constants(query: Tensor, tile: Tile, alibi: bool, causal: bool, window: boo
 
 @attention.register_fake
 def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    total, heads, _ = query.shape
+    total, heads = query.shape[:2]
     return query.new_empty(query.shape), query.new_empty(heads, total, dtype=torch.float32)
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 NO = tl.constexpr(False)
-HIDDEN = tl.constexpr(-1.0e30)  # finite: the difference of two infinities isn't a number
+HIDDEN = tl.constexpr(-3.0e38)  # finite: the difference of two infinities isn't a number
 
 
 @triton.jit
@@ -86,7 +86,7 @@ def forward(
     begin, length, first = _tile(starts, tiles, ROWS)
     if first >= length:
         return
-    head = tl.program_id(1)
+    head = tl.program_id(1).to(tl.int64)
     slope = tl.load(slopes + head) if ALIBI else 0.0
     query += begin * query_token + head * query_head
     key += begin * key_token + head // groups * key_head
@@ -130,23 +130,25 @@ def gradient_of_keys(
     begin, length, first = _tile(starts, tiles, COLUMNS)
     if first >= length:
         return
-    key_head_number = tl.program_id(1)
+    own_head = tl.program_id(1)
     columns = first + tl.arange(0, COLUMNS)
     down, inside = columns[:, None], (columns < length)[:, None]
-    k = _load(key + begin * key_token + key_head_number * key_head, columns, key_token, length, D, WIDTH)
-    v = _load(
-        value + begin * value_token + key_head_number * value_head, columns, value_token, length, D, WIDTH
-    )
+    wide = own_head.to(tl.int64)
+    k = _load(key + begin * key_token + wide * key_head, columns, key_token, length, D, WIDTH)
+    v = _load(value + begin * value_token + wide * value_head, columns, value_token, length, D, WIDTH)
     of_key = tl.zeros([COLUMNS, WIDTH], tl.float32)
     of_value = tl.zeros([COLUMNS, WIDTH], tl.float32)
     low, high = _range(first, COLUMNS, length, window, NO, CAUSAL, WINDOW)
-    for head in range(key_head_number * groups, (key_head_number + 1) * groups):
+    for head in range(own_head * groups, (own_head + 1) * groups):
         slope = tl.load(slopes + head) if ALIBI else 0.0
+        far = tl.cast(head, tl.int64)
+        query_base = query + begin * query_token + far * query_head
+        up_base = upstream + begin * up_token + far * up_head
         for start in range(low // ROWS * ROWS, high, ROWS):
             rows = start + tl.arange(0, ROWS)
-            q = _load(query + begin * query_token + head * query_head, rows, query_token, length, D, WIDTH)
-            up = _load(upstream + begin * up_token + head * up_head, rows, up_token, length, D, WIDTH)
-            of_row = head * total + begin + rows
+            q = _load(query_base, rows, query_token, length, D, WIDTH)
+            up = _load(up_base, rows, up_token, length, D, WIDTH)
+            of_row = far * total + begin + rows
             log = tl.load(logs + of_row, mask=rows < length, other=0.0)
             dot = tl.load(inner + of_row, mask=rows < length, other=0.0)
             products = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # (COLUMNS, ROWS)
@@ -158,7 +160,7 @@ def gradient_of_keys(
             of_scores = weights * (of_weights - dot[None, :])
             of_key += tl.dot(of_scores.to(q.dtype), q, input_precision=PRECISION)
     row = tl.num_programs(1) * D
-    place = begin * row + key_head_number * D
+    place = begin * row + own_head * D
     _store(to_key + place, columns, row, length, of_key * factor, D, WIDTH)
     _store(to_value + place, columns, row, length, of_value, D, WIDTH)
 
@@ -175,7 +177,7 @@ def gradient_of_queries(
     begin, length, first = _tile(starts, tiles, ROWS)
     if first >= length:
         return
-    head = tl.program_id(1)
+    head = tl.program_id(1).to(tl.int64)
     slope = tl.load(slopes + head) if ALIBI else 0.0
     key += begin * key_token + head // groups * key_head
     value += begin * value_token + head // groups * value_head

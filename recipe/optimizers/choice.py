@@ -24,7 +24,7 @@ def _stable_adamw(groups: Any, **options: Any) -> torch.optim.Optimizer:
 def _no_kernels_on_cpus(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Keep parameters on a CPU from Triton's kernels, which torch-optimi takes wherever it finds a GPU."""
     for group in optimizer.param_groups:
-        if group["triton"] is None and not all(p.is_cuda for p in group["params"]):
+        if group["triton"] is not False and not all(p.is_cuda for p in group["params"]):
             group["triton"] = False
 
 

@@ -136,7 +136,7 @@ def test_the_table_is_printed():
     assert "RuntimeWarning" not in done.stderr
     head, *rows = done.stdout.splitlines()
     assert head.split()[:5] == ["kernel", "here", "cpu", "cuda", "head_dim"]
-    features = ["alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks"]
+    features = ["alibi", "window", "causal", "dropout", "anchor", "softcap", "sinks", "value_dim"]
     assert head.split()[5:] == [*features, "varlen"]
     assert [row.split()[0] for row in rows] == list(KERNELS)
 
@@ -144,7 +144,8 @@ def test_the_table_is_printed():
 def test_a_request_that_cannot_be_met_names_a_kernel_that_can():
     can_not = "kernel 'flex' can't do cpu, float32, head_dim 64, alibi: use sdpa "
     with pytest.raises(
-        SurgeryError, match=can_not + ".*flash: no cpu; varlen: no cpu; triton: no cpu; flex: no cpu; fa4: no cpu"
+        SurgeryError,
+        match=can_not + ".*flash: no cpu; varlen: no cpu; triton: no cpu; flex: no cpu; fa4: no cpu",
     ):
         choose("flex", Needs("cpu", "float32", alibi=True))
     assert choose("auto", Needs("cpu", "float32", alibi=True)) == "sdpa"

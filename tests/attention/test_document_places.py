@@ -36,8 +36,15 @@ def test_a_document_in_two_pieces_is_refused_in_any_row(ids):
         from_ids(torch.tensor(ids), CPU)
 
 
+def test_ids_of_any_dtype():
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.float32, torch.bfloat16, torch.float64):
+        assert from_ids(torch.tensor([[1, 1, 2]], dtype=dtype), CPU).lengths == (2, 1)
+    assert from_ids(torch.tensor([[1.0, 1, 2]], requires_grad=True), CPU).lengths == (2, 1)
+    assert from_ids(torch.tensor([[1, 2**40, 2**40, -1]]), CPU).lengths == (1, 2)
+
+
 def test_numbers_that_mean_nothing_are_refused():
-    for ids in ([[0, 1]], [[1, -2]]):
+    for ids in ([[0, 1]], [[1, -2]], [[1.0, -1.2]], [[1.0, 1.5]], [[1.0, torch.nan]], [[1.0, torch.inf]]):
         with pytest.raises(SurgeryError, match=r"must be 1, 2, \.\.\. for documents"):
             from_ids(torch.tensor(ids), CPU)
     with pytest.raises(SurgeryError, match="nothing but padding"):

@@ -22,13 +22,13 @@ from cadenza.surgery import SurgeryError
 
 EVERY = "float32,bfloat16,float16,float64"
 SAID = """\
-kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  softcap  sinks  varlen
-flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  no  no  yes
-varlen  no  bfloat16,float16  8..256, every 8th  no  yes  yes  yes  yes  no  no  yes
-triton  no  bfloat16,float16  16..128  yes  yes  yes  no  no  no  no  yes
-flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
-fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes
-sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes""".replace("EVERY", EVERY)
+kernel  cpu  cuda  head_dim  alibi  window  causal  dropout  anchor  softcap  sinks  value_dim  varlen
+flash  no  bfloat16,float16  1..256  yes  yes  yes  yes  yes  no  no  no  yes
+varlen  no  bfloat16,float16  8..256, every 8th  no  yes  yes  yes  yes  no  no  no  yes
+triton  no  bfloat16,float16  16..128  yes  yes  yes  no  no  no  no  no  yes
+flex  no  float32,bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  yes  yes
+fa4  no  bfloat16,float16  16..256  yes  yes  yes  no  yes  no  no  no  yes
+sdpa  EVERY  EVERY  1..65535  yes  yes  yes  yes  yes  yes  yes  yes  yes""".replace("EVERY", EVERY)
 
 
 @pytest.fixture
@@ -100,13 +100,15 @@ def test_what_must_be_installed(monkeypatch):
 
 
 def test_needs_of_a_call():
-    bare = Needs.of(call_of((3,)), torch.zeros(1, 3, 2, 24))
+    bare = Needs.of(call_of((3,)), *[torch.zeros(1, 3, 2, 24)] * 2)
     assert bare == Needs("cpu", "float32", 24, False, False, False, False, False)
     documents = Documents((1, 2), torch.device("cpu"), anchors=(0, 0))
     call = call_of(documents=documents, alibi=True, causal=True, window=0, dropout=0.01)
-    full = Needs.of(call, torch.zeros(1, 3, 2, 8, dtype=torch.bfloat16, device="meta"))
-    assert full == Needs("meta", "bfloat16", 8, True, True, True, True, True)
-    assert str(full) == "meta, bfloat16, head_dim 8, alibi, window, causal, dropout, anchor"
+    full = Needs.of(
+        call, torch.zeros(1, 3, 2, 8, dtype=torch.bfloat16, device="meta"), torch.zeros(1, 3, 2, 4)
+    )
+    assert full == Needs("meta", "bfloat16", 8, True, True, True, True, True, value_dim=True)
+    assert str(full) == "meta, bfloat16, head_dim 8, alibi, window, causal, dropout, anchor, value_dim"
     assert str(bare) == "cpu, float32, head_dim 24"
     assert Needs("cpu", "float32") == Needs("cpu", "float32", 64, False, False, False, False, False)
 
@@ -138,6 +140,23 @@ def test_what_is_asked_must_be_there(feature, all_there):
     for name, lacking in without.items():
         why = lacks(name, Needs("cuda", "bfloat16", **{feature: True}))
         assert why == (f"no {feature}" if feature in lacking else None)
+
+
+def test_value_heads_of_another_size(all_there):
+    """As in DeepSeek-V3: `triton` would read beyond them."""
+    asked = Needs("cuda", "bfloat16", alibi=True, value_dim=True)
+    assert choose.__wrapped__("auto", asked) == "flex"
+    assert lacks("triton", asked) == "no value_dim"
+    assert choose.__wrapped__("auto", asked._replace(alibi=False)) == "flex"
+    assert own_call((3, 4), "cuda", value_dim=True) == "sdpa"
+
+
+def test_a_device_that_is_too_old_takes_another_kernel(all_there, monkeypatch):
+    monkeypatch.setattr(kernels, "_capability", lambda: (7, 5))
+    asked = Needs("cuda", "float16", alibi=True)
+    assert lacks("triton", asked) == "no compute capability below 8.0"
+    monkeypatch.setitem(KERNELS, "flash", KERNELS["varlen"])
+    assert choose.__wrapped__("auto", asked) == "flex"
 
 
 def test_what_is_missing_is_said(monkeypatch):
@@ -172,10 +191,10 @@ def test_others_are_named_with_their_reasons(all_there):
     assert "sdpa:" not in str(raised.value)
 
 
-def own_call(lengths, device, stock="sdpa", bias=None):
+def own_call(lengths, device, stock="sdpa", bias=None, value_dim=False):
     call = AttentionCall(None, bias, Documents(lengths, CPU), False, None, 0.0, None)
     object.__setattr__(call, "module", types.SimpleNamespace(attention_plan=AttentionPlan(stock)))
-    return chosen(None, call, Needs(device, "bfloat16", **features(call)))
+    return chosen(None, call, Needs(device, "bfloat16", **features(call), value_dim=value_dim))
 
 
 def test_no_name_is_the_model_s_own_kernel(all_there):

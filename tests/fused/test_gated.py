@@ -57,6 +57,26 @@ def test_elsewhere_torch_computes_it(act, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("act", module.ACTIVATIONS)
+def test_numbers_that_are_none(act):
+    """As in torch a gate that isn't a number isn't hidden."""
+    x = torch.tensor([[torch.nan, -0.0, 1.0, 1.0, 1.0, torch.nan]])
+    ours, theirs = (x.clone().requires_grad_() for _ in range(2))
+    for each, function in ((ours, gated_product), (theirs, gated)):
+        function(each, act).nansum().backward()
+    assert torch.equal(gated_product(x, act).isnan(), gated(x, act).isnan())
+    assert torch.allclose(ours.grad, theirs.grad, equal_nan=True)
+
+
+def test_under_transforms_torch_computes_it(monkeypatch):
+    monkeypatch.setattr(module, "_fuses", lambda *_: True)
+    x = drawn((2, 6), torch.float64)
+    _, ours = torch.func.jvp(lambda x: gated(x, "gelu"), (x,), (torch.ones_like(x),))
+    _, theirs = torch.func.jvp(lambda x: plain(x, "gelu"), (x,), (torch.ones_like(x),))
+    assert torch.allclose(ours, theirs)
+    assert torch.func.grad(lambda x: gated(x, "gelu").sum())(x).abs().min() > 0
+
+
 def test_a_gradient_of_the_gradient_is_refused():
     x = drawn((2, 6), torch.float32).requires_grad_()
     (gradient,) = torch.autograd.grad(gated_product(x, "gelu").sum(), x, create_graph=True)

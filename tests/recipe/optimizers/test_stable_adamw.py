@@ -58,6 +58,20 @@ def test_the_update_against_a_plain_reference(apart):
         assert (without - expected).abs().min() > 1e-4
 
 
+def test_a_run_from_a_gpu_goes_on_on_a_cpu():
+    """Its checkpoint says that Triton's kernels step, which a CPU hasn't."""
+    pytest.importorskip("optimi", reason="NOT VERIFIED HERE: needs torch-optimi")
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = optimizer_for(Optimizer(name="stable_adamw", lr=0.1), torch.nn.ParameterList([parameter]))
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["triton"] = True
+    optimizer.load_state_dict(saved)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.param_groups[0]["triton"] is False
+    assert (parameter < 1).all()
+
+
 def test_where_the_package_is_missing_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optimi", None)
     monkeypatch.setattr("cadenza.recipe.optimizers.choice.find_spec", lambda name: None)
