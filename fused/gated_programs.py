@@ -26,7 +26,7 @@ def _places(width, numbers, BLOCK: tl.constexpr):
     return place, place + place // width * width, place < numbers
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["numbers"])
 def forward(projected, output, width, numbers, ACT: tl.constexpr, BLOCK: tl.constexpr):
     """`output` (rows, width) of `projected` (rows, 2 width)."""
     place, at, inside = _places(width, numbers, BLOCK)
@@ -36,7 +36,7 @@ def forward(projected, output, width, numbers, ACT: tl.constexpr, BLOCK: tl.cons
     tl.store(output + place, (activated * value).to(output.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["numbers"])
 def backward(upstream, projected, gradient, width, numbers, ACT: tl.constexpr, BLOCK: tl.constexpr):
     """`gradient` (rows, 2 width) of `upstream` (rows, width)."""
     place, at, inside = _places(width, numbers, BLOCK)

@@ -13,6 +13,8 @@ FlexAttention's blocks of 128 are fixed in the row of all tokens. Exponents have
 import triton
 import triton.language as tl
 
+# A program isn't compiled again where one of these is 1 or a multiple of 16.
+OF_A_BATCH = ["total", "tiles", "window"]
 NO = tl.constexpr(False)
 HIDDEN = tl.constexpr(-3.0e38)  # finite: the difference of two infinities isn't a number
 
@@ -74,7 +76,7 @@ def _tile(starts, tiles, TILE: tl.constexpr):
     return begin.to(tl.int64), tl.load(starts + document + 1) - begin, first
 
 
-@triton.jit
+@triton.jit(do_not_specialize=OF_A_BATCH)
 def forward(
     query, key, value, output, logs, starts, slopes,
     query_token, query_head, key_token, key_head, value_token, value_head,
@@ -118,7 +120,7 @@ def forward(
     tl.store(logs + head * total + begin + rows, top + tl.log2(sums), mask=rows < length)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=OF_A_BATCH)
 def gradient_of_keys(
     query, key, value, upstream, logs, inner, starts, slopes, to_key, to_value,
     query_token, query_head, key_token, key_head, value_token, value_head, up_token, up_head,
@@ -165,7 +167,7 @@ def gradient_of_keys(
     _store(to_value + place, columns, row, length, of_value, D, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=OF_A_BATCH)
 def gradient_of_queries(
     query, key, value, upstream, logs, inner, starts, slopes, to_query,
     query_token, query_head, key_token, key_head, value_token, value_head, up_token, up_head,
