@@ -147,6 +147,7 @@ def test_a_document_beyond_32_bits_is_refused():
         triton_operators._readable(repeated, 2**19)
 
 
+@pytest.mark.slow
 def test_torch_finds_no_fault_in_the_operators():
     """Shapes without data, the gradient's registration, no input changed."""
     query, key, value = (x.detach()[0].float().requires_grad_() for x in tokens(key_heads=2))

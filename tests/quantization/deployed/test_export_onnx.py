@@ -28,6 +28,8 @@ from cadenza.quantization.deployed import runtime
 from cadenza.quantization.training.calibration import calibrate
 from cadenza.surgery import SurgeryError
 
+pytestmark = pytest.mark.slow
+
 
 class Block(nn.Module):
     """Convolutions with batch norms, odd sizes, groups, a stride, a pooling, and a residual sum."""
@@ -192,7 +194,6 @@ def words():
     return {"input_ids": torch.randint(0, 61, (3, 7)), "attention_mask": mask}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("surgery", [None, apply_alibi, apply_glu])
 def test_an_encoder_with_masks_of_any_length(tmp_path, surgery):
     model, batch = encoder(), words()

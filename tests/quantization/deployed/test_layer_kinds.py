@@ -17,6 +17,8 @@ from cadenza.algorithms import quantize_after_training
 from cadenza.quantization import export_onnx
 from cadenza.quantization.deployed import runtime
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "one axis": (nn.Conv1d(4, 5, 3, padding=1), (3, 4, 11)),
     "three axes": (nn.Conv3d(2, 3, (1, 3, 2)), (3, 2, 4, 5, 6)),
