@@ -43,7 +43,7 @@ def is_attention(module: nn.Module) -> bool:
 
 
 def _has(module: nn.Module, name: str) -> bool:
-    """`hasattr` without the error that modules raise inside, which takes most of the time in each batch."""
+    """`hasattr` without the error that modules raise inside: each is asked once a batch."""
     return name in vars(module) or hasattr(type(module), name)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._triton import has_triton
 
-from cadenza.surgery.runtime import uncompiled
+from cadenza.surgery.runtime import triton_runs, uncompiled
 
 CHUNK = {"cpu": 2**18, "cuda": 2**26}  # elements at a time; on a CPU they fit its cache
 FUSED_CHUNK = 2**29  # one kernel reads them and keeps nothing; below the limit of 32-bit indices
@@ -80,7 +79,7 @@ def _write_fused(upstream: Tensor, chunk: Tensor, target: Tensor, top: Tensor, t
 
 def _fuses(logits: Tensor) -> bool:
     """Whether each pass over the logits becomes one kernel: on CUDA, where Triton is installed."""
-    return logits.is_cuda and has_triton()
+    return triton_runs(logits.device.type)
 
 
 @cache

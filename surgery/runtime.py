@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from composer.core import State, Time, TimeUnit
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 COMMON = ("cpu", "cuda")  # have autocast; before torch 2.12 a graph ends where one asks
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +28,12 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def uncompiled(function: F) -> F:
     """Keep `function` out of compiled graphs: `torch.compiler.disable`, with the type of `function`."""
     return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
+@torch.compiler.assume_constant_result  # a graph would end at `has_triton`
+def triton_runs(device: str) -> bool:
+    """Whether programs in Triton run on devices of this type."""
+    return device == "cuda" and has_triton()
 
 
 def transformed() -> bool:

@@ -51,7 +51,7 @@ def membership(optimizer):
     return sorted(id(p) for group in optimizer.param_groups for p in group["params"])
 
 
-def some_orders(names, most=8):
+def some_orders(names, most=14):
     """All orders of few techniques; of more: there, back (each pair comes both ways), and random ones."""
     every = list(itertools.permutations(names)) if len(names) < 4 else []
     shuffled = random.Random(0)

@@ -6,7 +6,7 @@
 from torch import Tensor
 
 from cadenza.attention.call import AttentionCall
-from cadenza.attention.kernels.flash import slopes
+from cadenza.attention.kernels import flash
 from cadenza.attention.kernels.triton_operators import LOG2_E, attention
 from cadenza.surgery.errors import SurgeryError
 from cadenza.surgery.runtime import transformed
@@ -32,8 +32,8 @@ def triton(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> Te
 
 def read(call: AttentionCall, heads: int) -> tuple[Tensor, Tensor | None]:
     """The starts of the documents, and the slopes of ALiBi in units of the exponent of 2."""
-    documents = call.documents
-    starts = documents.once("starts", lambda: documents.cu_seqlens)
-    if (natural := slopes(call, heads)) is None:
+    named, slopes = flash.read(call, heads)
+    starts = named["cu_seqlens_q"]
+    if slopes is None:
         return starts, None
-    return starts, documents.once(("base 2", call.bias, heads), lambda: natural * LOG2_E)
+    return starts, call.documents.once(("base 2", call.bias, heads), lambda: slopes * LOG2_E)

@@ -112,7 +112,12 @@ def flex_on_cpu(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "names"),
-    [("bert", MOSAIC), ("modernbert", ["unpadding"]), ("llama", [])],
+    [
+        ("bert", MOSAIC),
+        ("bert", ["unpadding", "sliding_window"]),
+        ("modernbert", ["unpadding"]),
+        ("llama", []),
+    ],
 )
 def test_a_layer_is_one_graph_with_its_attention(family, names, flex_on_cpu, fresh_graphs):
     ours, plain = (build(family, **(STILL if family == "bert" else {})).train() for _ in range(2))

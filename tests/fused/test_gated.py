@@ -9,6 +9,8 @@ from families import build
 from cadenza.algorithms import apply_glu
 from cadenza.fused import gated as module
 from cadenza.fused.gated import gated, gated_product, gated_product_backward
+from cadenza.surgery import runtime
+from cadenza.surgery.runtime import triton_runs
 
 SHAPES = [(3, 5, 66), (2, 2048), (7, 6), (0, 8)]
 
@@ -94,11 +96,10 @@ def test_torch_finds_no_fault_in_the_operators():
 @pytest.mark.parametrize("fuses", [False, True])
 def test_a_compiled_feed_forward_is_one_graph(fuses, monkeypatch, fresh_graphs):
     """On a CPU in the interpreter, as on CUDA but for the backend."""
-    asked = []
-    monkeypatch.setattr(module, "has_triton", lambda: bool(asked.append("triton")) or fuses)
-    if fuses:
-        monkeypatch.setattr(module, "HALF", (torch.float32,))
-        monkeypatch.setattr(module, "DEVICE", "cpu")
+    monkeypatch.setattr(module, "HALF", (torch.float32,))
+    asked, device = [], "cuda" if fuses else "cpu"
+    monkeypatch.setattr(runtime, "has_triton", lambda: not asked.append("triton"))
+    monkeypatch.setattr(module, "triton_runs", lambda _: triton_runs(device))
     model, x = build("bert"), torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     apply_glu(model)
     part = model.bert.encoder.layer[0].intermediate

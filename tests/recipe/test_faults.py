@@ -35,7 +35,7 @@ optimizer: {lr: 1e-3}
 train: {max_duration: 60ba, global_batch_size: 8, save_interval: 4ba, eval_interval: 1dur, autoresume: true,
   progress_bar: false}
 """
-KILLS = 6
+KILLS = 10
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import verify
 
 from cadenza.studies.running.cells import done
 
-pytestmark = pytest.mark.slow
-
 FAST, SLOW = {"train.max_duration": "2ba"}, {"train.max_duration": "4ba"}
 
 
@@ -175,6 +173,7 @@ def test_the_tables_in_the_readme_are_those_of_the_results():
         assert table.tried_table(track) in text, "benchmarks/speedrun/table.py"
 
 
+@pytest.mark.slow
 def test_processes_of_their_own_on_the_track_of_two_cores(place, monkeypatch, capsys):
     """A small model on the real text: the same digest in both, and twice the batches of the first."""
     from cadenza.studies.running import missing, side_by_side

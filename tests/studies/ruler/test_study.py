@@ -17,8 +17,6 @@ from cadenza.studies.ruler import study
 from cadenza.studies.ruler.__main__ import main
 from cadenza.studies.ruler.settings import Ruler
 
-pytestmark = pytest.mark.slow
-
 TEXT = "\n".join(f"some plain words of a text that has number {n}." for n in range(200))
 
 
